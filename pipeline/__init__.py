@@ -1,0 +1,1 @@
+"""Reads `pipeline.yaml` and runs the stages in order. Imports no stage."""

@@ -1,0 +1,105 @@
+"""What every command line here shares: its options, its one-line errors, its progress bar."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from pipeline.config import DEFAULT_FILE, Config, load_config
+from pipeline.errors import CrossdiffError
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", help=f"Configuration file.  [default: {DEFAULT_FILE}]"),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override one key of the file: section.key=value. May be repeated."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+console = Console(stderr=True, highlight=False)
+
+
+def read_config(file: Path | None, overrides: list[str] | None) -> Config:
+    """The configuration that `--config` and `--set` describe. Raises ConfigError."""
+    return load_config(file or DEFAULT_FILE, overrides or [], explicit=file is not None)
+
+
+def make_app(help: str) -> typer.Typer:
+    """A Typer program in the house style."""
+    return typer.Typer(
+        help=help,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        epilog="Add --debug to any command to see the traceback of an error.",
+    )
+
+
+def run(app: typer.Typer) -> NoReturn:
+    """Console entry point: a user's error is one line on stderr and exit code 1."""
+    debug = "--debug" in sys.argv
+    sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    try:
+        app()
+    except CrossdiffError as error:
+        if debug:
+            raise
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("interrupted; run the same command again to continue", code=130)
+    except OSError as error:
+        if debug or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        _fail(f"{error.filename or 'output'}: {error.strerror}; free space or choose another run_dir")
+    sys.exit(0)
+
+
+def _fail(message: str, code: int = 1) -> NoReturn:
+    console.print(f"[bold red]error:[/] {escape(' '.join(message.split()))}", soft_wrap=True)
+    sys.exit(code)
+
+
+class RateColumn(ProgressColumn):
+    """Completed units per second."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        rate = task.finished_speed or task.speed
+        return Text("" if rate is None else f"{rate:,.0f} {self.unit}/s")
+
+
+def progress_bar(unit: str) -> Progress:
+    """A progress bar with rate and ETA; its task may carry a `note` field (last loss, ...)."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        RateColumn(unit),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+    )

@@ -1,0 +1,232 @@
+"""One YAML file configures every stage: shared `run_dir`, `models`, `corpus`, and a section each.
+
+A stage validates only its own section, with a model that stands next to its code; unknown keys
+are refused with the file, the key, what was given and what is allowed. Relative paths are taken
+from the current directory, as on the command line.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+
+from pipeline.errors import ConfigError
+
+DEFAULT_FILE = Path("pipeline.yaml")
+SECTIONS = ("store", "harvest", "train", "analyze")
+SHARED = ("run_dir", "models", "corpus")
+
+ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, and a key that it does not know is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSpec(Section):
+    """One language model and the place in it where activations are read."""
+
+    path: str = Field(description="local folder in Hugging Face format, or a name on the hub")
+    hookpoint: str = Field(description="module path of the hookpoint, e.g. model.layers.13")
+    site: Literal["in", "out"] = Field("out", description="read the module's input or its output")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "bfloat16", description="dtype the model computes in"
+    )
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
+    revision: str | None = Field(None, description="hub revision: a branch, tag or commit")
+    trust_remote_code: bool = Field(False, description="run code that the model repository ships")
+
+
+class CorpusSpec(Section):
+    """The text both models read."""
+
+    path: str = Field(
+        description="a .parquet, .jsonl or .txt file, or the name of a dataset on the hub"
+    )
+    name: str | None = Field(None, description="configuration of a hub dataset")
+    split: str = Field("train", description="split of a hub dataset")
+    text_column: str = Field("text", description="column that holds the text")
+    label_column: str | None = Field(
+        None, description="column with a label per document (its domain), shown in reports"
+    )
+    limit: int | None = Field(None, gt=0, description="read at most this many documents")
+
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A parsed configuration file with its overrides; sections are validated when asked for."""
+
+    source: str
+    raw: dict[str, Any]
+    overridden: frozenset[str] = field(default_factory=frozenset)
+
+    @property
+    def run_dir(self) -> Path:
+        """Folder beneath which everything of this run is written."""
+        return Path(self._validate("run_dir", Annotated[str, Field(min_length=1)], "runs/default"))
+
+    @property
+    def models(self) -> dict[str, ModelSpec]:
+        """Model name -> specification, in the order of the file."""
+        return self._validate(
+            "models", Annotated[dict[ModelName, ModelSpec], Field(min_length=1)], None
+        )
+
+    @property
+    def corpus(self) -> CorpusSpec:
+        """The corpus specification."""
+        return self._validate("corpus", CorpusSpec, None)
+
+    @property
+    def store_path(self) -> Path:
+        """Where this run's activation store lies."""
+        return self.run_dir / "store.zarr"
+
+    @property
+    def dictionary_path(self) -> Path:
+        """Where this run's main dictionary lies."""
+        return self.run_dir / "dictionary"
+
+    @property
+    def analysis_path(self) -> Path:
+        """Where this run's tables and plots lie."""
+        return self.run_dir / "analysis"
+
+    def section(self, name: str, kind: type[SectionT]) -> SectionT:
+        """Validates section `name` against its pydantic model. Raises ConfigError."""
+        return self._validate(name, kind, {})
+
+    def _validate(self, key: str, kind: Any, default: Any) -> Any:
+        value = self.raw.get(key, default)
+        if value is None and default is None:
+            raise ConfigError(f"{self.source}: {key}: missing; this command needs it")
+        try:
+            return TypeAdapter(kind).validate_python({} if value is None else value)
+        except ValidationError as error:
+            raise ConfigError(self._explain(key, kind, error)) from None
+
+    def _explain(self, key: str, kind: Any, error: ValidationError) -> str:
+        first = error.errors()[0]
+        location = ".".join([key, *(str(step) for step in first["loc"] if step != "[key]")])
+        where = "--set" if location in self.overridden else self.source
+        given = first["input"]
+        if first["type"] == "extra_forbidden":
+            allowed = allowed_keys(kind, first["loc"])
+            return (
+                f"{where}: {location}: unknown key (given {given!r})"
+                f"{_suggest(str(first['loc'][-1]), allowed)}; allowed: {', '.join(allowed)}"
+            )
+        if first["type"] == "missing":
+            return f"{where}: {location}: missing; this key is required"
+        return f"{where}: {location}: given {given!r}; {_lower_first(first['msg'])}"
+
+
+def load_config(file: Path, overrides: list[str], explicit: bool = True) -> Config:
+    """Reads `file` and applies `section.key=value` overrides.
+
+    A missing file is an error unless it is merely the default (`explicit` false): then every
+    section takes its defaults. Raises ConfigError.
+    """
+    raw = _read_yaml(file) if explicit or file.exists() else {}
+    _refuse_unknown(str(file), raw, [*SHARED, *SECTIONS])
+    keys = frozenset(_override(raw, text) for text in overrides)
+    _refuse_unknown("--set", raw, [*SHARED, *SECTIONS])
+    return Config(str(file), raw, keys)
+
+
+def allowed_keys(kind: Any, location: tuple[int | str, ...] = ()) -> list[str]:
+    """Names of the fields of the (possibly nested) model that `location` points into."""
+    model = _model_at(kind, list(location[:-1]))
+    return sorted(model.model_fields) if model else []
+
+
+def describe(kind: type[Section], name: str) -> str:
+    """The keys of a section with types, defaults and meanings, for `--help`."""
+    lines = [f"Keys of section `{name}` (set with --set {name}.KEY=VALUE):"]
+    for key, info in kind.model_fields.items():
+        default = "required" if info.is_required() else f"default {info.get_default()}"
+        lines.append(f"{key} ({default}): {info.description}")
+    return "\n\n".join(lines)
+
+
+def _model_at(kind: Any, steps: list[int | str]) -> type[BaseModel] | None:
+    """Follows field names and dictionary keys from an annotation to a nested model."""
+    candidates = [kind]
+    while candidates:
+        here = candidates.pop()
+        if isinstance(here, type) and issubclass(here, BaseModel):
+            if not steps:
+                return here
+            info = here.model_fields.get(str(steps[0]))
+            return _model_at(info.annotation, steps[1:]) if info else None
+        inner = [part for part in getattr(here, "__args__", ()) if part is not type(None)]
+        if getattr(here, "__origin__", None) is dict and steps:
+            return _model_at(inner[1], steps[1:])
+        candidates.extend(inner)
+    return None
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{file}: no such file; name one with --config FILE") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: cannot be read ({error})") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
+    if raw is None:
+        return {}
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{file}: expected `key: value` lines at the top, got {raw!r}")
+    return raw
+
+
+def _refuse_unknown(source: str, raw: dict[str, Any], allowed: list[str]) -> None:
+    for key, value in raw.items():
+        if key not in allowed:
+            raise ConfigError(
+                f"{source}: {key}: unknown key (given {value!r}){_suggest(str(key), allowed)}; "
+                f"allowed: {', '.join(allowed)}"
+            )
+
+
+def _override(raw: dict[str, Any], text: str) -> str:
+    """Applies one `a.b=value` to `raw` in place and returns the dotted key."""
+    dotted, equals, value = text.partition("=")
+    if not equals or not dotted:
+        raise ConfigError(f"--set {text}: expected section.key=value, e.g. train.k=64")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        parsed = value
+    *parents, last = dotted.split(".")
+    node = raw
+    for step in parents:
+        child = node.setdefault(step, {})
+        if child is None:
+            child = node[step] = {}
+        if not isinstance(child, dict):
+            raise ConfigError(f"--set {text}: {step} holds {child!r}, which has no keys inside")
+        node = child
+    node[last] = parsed
+    return dotted
+
+
+def _suggest(word: str, allowed: list[str]) -> str:
+    near = difflib.get_close_matches(word, allowed, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]

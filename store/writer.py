@@ -1,0 +1,280 @@
+"""Writes one part of a store, block by block; a block is committed whole or not at all.
+
+A commit is the atomic replacement of the part's attributes, after all chunk files of the block
+are durable. Opening a part again continues behind its last commit, and the finished part is
+byte-for-byte what an undisturbed writer would have left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import filelock
+import numpy as np
+from torch import Tensor
+
+from pipeline.errors import StoreError
+from store.appender import ArrayAppender
+from store.bfloat16 import NATIVE as BFLOAT16
+from store.chunks import to_numpy
+from store.files import read_json, remove_temporaries, write_group
+from store.schema import ROW_COLUMNS, StoreSchema, part_path
+from store.statistics import RowStatistics, merge
+
+TEXT_CHUNK_BYTES = 1 << 20
+DOCUMENT_CHUNK = 1 << 14
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some documents, and the aligned rows that they gave.
+
+    activations: hookpoint name -> bfloat16 (rows, width); the row columns are int32 (rows,);
+    `document` indexes `texts`; tokens_read and tokens_paired count text tokens per model.
+    """
+
+    texts: list[str]
+    labels: list[str]
+    activations: dict[str, Tensor]
+    document: np.ndarray
+    char_start: np.ndarray
+    char_end: np.ndarray
+    tokens: dict[str, np.ndarray]
+    tokens_read: dict[str, int]
+    tokens_paired: dict[str, int]
+
+
+class PartWriter:
+    """Creates or continues one part. One writer per part: a second is refused.
+
+    Raises StoreError if the store at `path` was begun with another schema.
+    """
+
+    def __init__(self, path: Path, schema: StoreSchema, part: int = 0) -> None:
+        self.path = path
+        self.schema = schema
+        self.folder = part_path(path, part)
+        self._lock = filelock.FileLock(path.with_name(f".{path.name}.part{part:05d}.lock"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise StoreError(
+                f"{self.folder}: another harvest is writing this part; wait for it"
+            ) from None
+        try:
+            self._open()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    @property
+    def cursor(self) -> int:
+        """Blocks committed so far."""
+        return int(self._attributes["cursor"])
+
+    @property
+    def rows(self) -> int:
+        """Rows committed so far."""
+        return int(self._attributes["rows"])
+
+    @property
+    def complete(self) -> bool:
+        """Whether the whole corpus of this part has been written."""
+        return bool(self._attributes["complete"])
+
+    def append(self, block: Block, cursor: int) -> None:
+        """Writes `block` and commits it durably; `cursor` counts the blocks done with it."""
+        first_document = int(self._attributes["documents"])
+        for hookpoint in self.schema.hookpoints:
+            values = block.activations[hookpoint.name]
+            self._arrays[f"activations/{hookpoint.name}"].append(to_numpy(values))
+        columns = {
+            "document": block.document + first_document,
+            "char_start": block.char_start,
+            "char_end": block.char_end,
+            **{f"token_{model}": ids for model, ids in block.tokens.items()},
+        }
+        for name, values in columns.items():
+            self._arrays[f"rows/{name}"].append(values)
+        self._append_documents(block)
+        for array in self._arrays.values():
+            array.flush()
+        self._commit(self._attributes_after(block, cursor))
+
+    def finish(self) -> None:
+        """Marks the part complete."""
+        for array in self._arrays.values():
+            array.flush()
+        self._commit({**self._attributes, "complete": True})
+
+    def close(self) -> None:
+        """Lets another writer have the part."""
+        self._lock.release()
+
+    def __enter__(self) -> PartWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _open(self) -> None:
+        self._write_root()
+        remove_temporaries(self.folder)
+        if (self.folder / "zarr.json").exists():
+            self._attributes = read_json(self.folder / "zarr.json")["attributes"]
+        else:
+            self._attributes = self._first_attributes()
+        for group in ("activations", "rows", "documents"):
+            write_group(self.folder / group, {})
+        self._arrays = self._open_arrays()
+
+    def _write_root(self) -> None:
+        root = self.path / "zarr.json"
+        attributes = self.schema.to_json()
+        if root.exists():
+            found = read_json(root).get("attributes", {})
+            StoreSchema.from_json(found, self.path)
+            difference = _first_difference(found, StoreSchema.to_json(self.schema))
+            if difference:
+                raise StoreError(
+                    f"{self.path}: was begun with other settings ({difference}); "
+                    "restore them, or delete the store, or choose another run_dir"
+                )
+            return
+        if self.path.exists() and any(self.path.iterdir()):
+            raise StoreError(f"{self.path}: folder is not empty and not a store; choose another")
+        write_group(self.path, attributes)
+        write_group(self.path / "parts", {})
+
+    def _first_attributes(self) -> dict[str, Any]:
+        models = self.schema.models
+        return {
+            "rows": 0,
+            "documents": 0,
+            "text_bytes": 0,
+            "cursor": 0,
+            "complete": False,
+            "labels": [],
+            "tokens": {model: {"read": 0, "paired": 0} for model in models},
+            "statistics": {
+                hookpoint.name: RowStatistics.empty(hookpoint.width).to_json()
+                for hookpoint in self.schema.hookpoints
+            },
+        }
+
+    def _open_arrays(self) -> dict[str, ArrayAppender]:
+        rows, documents = self.rows, int(self._attributes["documents"])
+        chunk_rows = self.schema.chunk_rows
+
+        def column(
+            name: str, kind: Any, length: int, chunk: int, row_shape: tuple[int, ...] = ()
+        ) -> tuple[str, ArrayAppender]:
+            array = ArrayAppender(self.folder / name, np.dtype(kind), row_shape, chunk, length)
+            return name, array
+
+        names = [*ROW_COLUMNS, *(f"token_{model}" for model in self.schema.models)]
+        return dict(
+            [
+                *(
+                    column(f"activations/{h.name}", BFLOAT16, rows, chunk_rows, (h.width,))
+                    for h in self.schema.hookpoints
+                ),
+                *(column(f"rows/{name}", np.int32, rows, chunk_rows) for name in names),
+                column(
+                    "documents/text", np.uint8, self._attributes["text_bytes"], TEXT_CHUNK_BYTES
+                ),
+                column("documents/text_end", np.int64, documents, DOCUMENT_CHUNK),
+                column("documents/label", np.int32, documents, DOCUMENT_CHUNK),
+                column("documents/hash", np.uint64, documents, DOCUMENT_CHUNK),
+            ]
+        )
+
+    def _append_documents(self, block: Block) -> None:
+        encoded = [encode_text(text) for text in block.texts]
+        sizes = np.array([len(text) for text in encoded], np.int64)
+        labels = self._labels_after(block)
+        numbers = {label: number for number, label in enumerate(labels)}
+        self._arrays["documents/text_end"].append(self._attributes["text_bytes"] + sizes.cumsum())
+        self._arrays["documents/text"].append(np.frombuffer(b"".join(encoded), np.uint8))
+        self._arrays["documents/label"].append(
+            np.array([numbers[label] for label in block.labels], np.int32)
+        )
+        self._arrays["documents/hash"].append(
+            np.array([document_hash(text) for text in encoded], np.uint64)
+        )
+
+    def _labels_after(self, block: Block) -> list[str]:
+        """Labels in the order of their first appearance."""
+        return list(dict.fromkeys([*self._attributes["labels"], *block.labels]))
+
+    def _attributes_after(self, block: Block, cursor: int) -> dict[str, Any]:
+        before = self._attributes
+        return {
+            **before,
+            "rows": before["rows"] + len(block.document),
+            "documents": before["documents"] + len(block.texts),
+            "text_bytes": self._arrays["documents/text"].rows,
+            "cursor": cursor,
+            "labels": self._labels_after(block),
+            "tokens": {
+                model: {
+                    "read": counts["read"] + block.tokens_read[model],
+                    "paired": counts["paired"] + block.tokens_paired[model],
+                }
+                for model, counts in before["tokens"].items()
+            },
+            "statistics": {
+                hookpoint.name: merge(
+                    [
+                        RowStatistics.from_json(before["statistics"][hookpoint.name]),
+                        RowStatistics.of(block.activations[hookpoint.name]),
+                    ],
+                    width=hookpoint.width,
+                ).to_json()
+                for hookpoint in self.schema.hookpoints
+            },
+        }
+
+    def _commit(self, attributes: dict[str, Any]) -> None:
+        write_group(self.folder, attributes)
+        self._attributes = attributes
+
+
+def encode_text(text: str) -> bytes:
+    """UTF-8 that survives lone surrogates, which Python strings may hold and UTF-8 may not."""
+    return text.encode("utf-8", errors="surrogatepass")
+
+
+def document_hash(encoded: bytes) -> int:
+    """A 64-bit hash of a document's text; which documents are held out follows from it."""
+    return int.from_bytes(hashlib.blake2b(encoded, digest_size=8).digest(), "little")
+
+
+def _first_difference(found: Any, wanted: Any, path: str = "") -> str:
+    """Where two JSON values first differ, in words; empty if they are equal."""
+    if isinstance(wanted, tuple):
+        wanted = list(wanted)
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        for key in [*found, *(key for key in wanted if key not in found)]:
+            step = f"{path}.{key}" if path else str(key)
+            text = _first_difference(found.get(key), wanted.get(key), step)
+            if text:
+                return text
+        return ""
+    if isinstance(found, list) and isinstance(wanted, list) and len(found) == len(wanted):
+        for number, (left, right) in enumerate(zip(found, wanted, strict=True)):
+            text = _first_difference(left, right, f"{path}[{number}]")
+            if text:
+                return text
+        return ""
+    return "" if found == wanted else f"{path}: store has {found!r}, now {wanted!r}"
