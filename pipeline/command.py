@@ -70,7 +70,9 @@ def run(app: typer.Typer) -> NoReturn:
     except OSError as error:
         if debug or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
-        _fail(f"{error.filename or 'output'}: {error.strerror}; free space or choose another run_dir")
+        _fail(
+            f"{error.filename or 'output'}: {error.strerror}; free space or choose another run_dir"
+        )
     sys.exit(0)
 
 
@@ -87,6 +89,7 @@ class RateColumn(ProgressColumn):
         self.unit = unit
 
     def render(self, task: Task) -> Text:
+        """The text of the column."""
         rate = task.finished_speed or task.speed
         return Text("" if rate is None else f"{rate:,.0f} {self.unit}/s")
 

@@ -22,9 +22,8 @@ CRC_BYTES = 4
 
 def write_chunk(path: Path, values: np.ndarray) -> None:
     """Writes one full chunk durably. `values` is C-contiguous and little-endian."""
-    data = values.reshape(-1).view(np.uint8).data
-    crc = google_crc32c.value(bytes(data) if data.nbytes == 0 else data)
-    write_atomic(path, [data, crc.to_bytes(CRC_BYTES, "little")])
+    data = values.reshape(-1).view(np.uint8)
+    write_atomic(path, [data.data, google_crc32c.value(data).to_bytes(CRC_BYTES, "little")])
 
 
 def map_chunk(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -47,7 +46,7 @@ def check_chunk(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarr
     with open(path, "rb") as file:
         file.seek(-CRC_BYTES, 2)
         stored = int.from_bytes(file.read(), "little")
-    found = google_crc32c.value(values.reshape(-1).view(np.uint8).data)
+    found = google_crc32c.value(values.reshape(-1).view(np.uint8))
     if stored != found:
         raise StoreError(f"{path}: checksum {found:08x}, expected {stored:08x}: bytes have changed")
     return values

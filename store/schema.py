@@ -1,10 +1,10 @@
 """What a store holds, as frozen values that travel between stages, and where each piece lies.
 
-    store.zarr/zarr.json                attributes: the schema below
-    parts/00000/zarr.json               attributes: committed rows, cursor, statistics, complete
-    parts/00000/activations/<hookpoint> (rows, width)
-    parts/00000/rows/<column>           document, char_start, char_end, token_<model>: (rows,)
-    parts/00000/documents/<column>      text (bytes,), text_end, label, hash: (documents,)
+store.zarr/zarr.json                attributes: the schema below
+parts/00000/zarr.json               attributes: committed rows, cursor, statistics, complete
+parts/00000/activations/<hookpoint> (rows, width)
+parts/00000/rows/<column>           document, char_start, char_end, token_<model>: (rows,)
+parts/00000/documents/<column>      text (bytes,), text_end, label, hash: (documents,)
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from pipeline.errors import StoreError
 FORMAT = "crossdiff-store"
 VERSION = 1
 ROW_COLUMNS = ("document", "char_start", "char_end")
+TEXT_CHUNK_BYTES = 1 << 20
+DOCUMENT_CHUNK = 1 << 14
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,14 @@ from store.appender import ArrayAppender
 from store.bfloat16 import NATIVE as BFLOAT16
 from store.chunks import to_numpy
 from store.files import read_json, remove_temporaries, write_group
-from store.schema import ROW_COLUMNS, StoreSchema, part_path
+from store.schema import (
+    DOCUMENT_CHUNK,
+    ROW_COLUMNS,
+    TEXT_CHUNK_BYTES,
+    StoreSchema,
+    part_path,
+)
 from store.statistics import RowStatistics, merge
-
-TEXT_CHUNK_BYTES = 1 << 20
-DOCUMENT_CHUNK = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -91,8 +94,8 @@ class PartWriter:
         """Writes `block` and commits it durably; `cursor` counts the blocks done with it."""
         first_document = int(self._attributes["documents"])
         for hookpoint in self.schema.hookpoints:
-            values = block.activations[hookpoint.name]
-            self._arrays[f"activations/{hookpoint.name}"].append(to_numpy(values))
+            rows = to_numpy(block.activations[hookpoint.name])
+            self._arrays[f"activations/{hookpoint.name}"].append(rows)
         columns = {
             "document": block.document + first_document,
             "char_start": block.char_start,

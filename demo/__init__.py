@@ -1,0 +1,1 @@
+"""The demonstration pair of models: where its text comes from and how it is trained."""

@@ -1,0 +1,41 @@
+"""Sequential batches over a split, each row once, in storage order: for validation and analysis.
+
+A batch lies within one chunk. When a whole run of rows belongs to the split it is a view of
+mapped memory; nothing is copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from store.loader import Batch
+from store.reader import Store
+from store.selection import RowSelection, Split
+
+
+def sweep(
+    store: Store,
+    batch_rows: int,
+    split: Split = "all",
+    validation_fraction: float = 0.0,
+    limit: int | None = None,
+) -> Iterator[Batch]:
+    """Yields batches of at most `batch_rows` rows; stops behind `limit` rows."""
+    selection = RowSelection(store, split, validation_fraction)
+    remaining = selection.rows if limit is None else min(limit, selection.rows)
+    for chunk in range(store.chunks):
+        picked = selection.in_chunk(chunk)[:remaining]
+        remaining -= len(picked)
+        mapped = {h.name: store.activations(h.name, chunk) for h in store.schema.hookpoints}
+        for start in range(0, len(picked), batch_rows):
+            rows = picked[start : start + batch_rows]
+            first, last = int(rows[0]), int(rows[-1])
+            contiguous = last - first + 1 == len(rows)
+            index = torch.from_numpy(rows)
+            activations = {
+                name: values[first : last + 1] if contiguous else values.index_select(0, index)
+                for name, values in mapped.items()
+            }
+            yield Batch(activations, rows + int(store.chunk_rows_before[chunk]))

@@ -1,0 +1,99 @@
+"""Checks a store: every byte against its checksum, every count and reference against the others.
+
+Cost: one read of the whole store. Promises: a store that passes can be trained on and shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+
+from pipeline.errors import StoreError
+from store.chunks import check_chunk
+from store.files import read_json
+from store.reader import Part, Store
+from store.schema import DOCUMENT_CHUNK, TEXT_CHUNK_BYTES, chunk_file
+
+
+@dataclass
+class VerifyResult:
+    """What was read and every problem found, one line each."""
+
+    rows: int = 0
+    bytes_read: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def verify(store: Store, on_chunk: Callable[[int], None] = lambda rows: None) -> VerifyResult:
+    """Reads everything; `on_chunk` is told the rows of each chunk that was checked."""
+    result = VerifyResult()
+    for chunk in range(store.chunks):
+        rows = int(store.chunk_sizes[chunk])
+        try:
+            result.bytes_read += store.check_chunk(chunk)
+            _check_references(store, chunk)
+        except StoreError as error:
+            result.problems.append(str(error))
+        result.rows += rows
+        on_chunk(rows)
+    for part in store.parts:
+        _collect(result, partial(_check_documents, part))
+        _collect(result, partial(_check_shapes, store, part))
+    for hookpoint in store.schema.hookpoints:
+        count = store.statistics(hookpoint.name).count
+        if count != store.rows:
+            result.problems.append(
+                f"{store.path}: statistics of {hookpoint.name} count {count} rows of {store.rows}"
+            )
+    return result
+
+
+def _collect(result: VerifyResult, check: Callable[[], int]) -> None:
+    try:
+        result.bytes_read += check()
+    except StoreError as error:
+        result.problems.append(str(error))
+
+
+def _check_references(store: Store, chunk: int) -> None:
+    """Rows refer to documents that exist and to spans that run forwards."""
+    documents = store.document_chunk(chunk)
+    starts, ends = (store.column_chunk(name, chunk) for name in ("char_start", "char_end"))
+    if len(documents) and documents.max() >= len(store.documents):
+        raise StoreError(f"{store.path}: chunk {chunk}: a row refers to a document not there")
+    if np.any(np.diff(documents) < 0) or np.any(documents < 0):
+        raise StoreError(f"{store.path}: chunk {chunk}: documents out of order")
+    if np.any(starts < 0) or np.any(starts > ends):
+        raise StoreError(f"{store.path}: chunk {chunk}: a row's characters run backwards")
+
+
+def _check_documents(part: Part) -> int:
+    """Checksums of the document columns; returns bytes read."""
+    documents, text_bytes = part.attributes["documents"], part.attributes["text_bytes"]
+    columns = (
+        ("text", np.uint8, TEXT_CHUNK_BYTES, text_bytes),
+        ("text_end", np.int64, DOCUMENT_CHUNK, documents),
+        ("label", np.int32, DOCUMENT_CHUNK, documents),
+        ("hash", np.uint64, DOCUMENT_CHUNK, documents),
+    )
+    read = 0
+    for name, dtype, chunk_length, length in columns:
+        for chunk in range(-(-length // chunk_length)):
+            file = chunk_file(part.folder / "documents" / name, chunk, 1)
+            read += check_chunk(file, (chunk_length,), np.dtype(dtype)).nbytes
+    return read
+
+
+def _check_shapes(store: Store, part: Part) -> int:
+    """A finished part's arrays tell other zarr clients exactly the committed rows."""
+    if not part.attributes["complete"]:
+        return 0
+    for hookpoint in store.schema.hookpoints:
+        file = part.folder / "activations" / hookpoint.name / "zarr.json"
+        shape = read_json(file).get("shape")
+        if shape != [part.rows, hookpoint.width]:
+            raise StoreError(f"{file}: shape {shape}, expected {[part.rows, hookpoint.width]}")
+    return 0
