@@ -7,6 +7,7 @@ the rows alone, whatever the sizes of the pieces they arrived in.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,7 @@ class ArrayAppender:
         self._dtype = dtype
         self._buffer = np.zeros((chunk_rows, *row_shape), dtype)
         self._dirty = False
-        filled = rows % chunk_rows
-        if filled:
-            self._buffer[:filled] = check_chunk(self._file(), self._buffer.shape, dtype)[:filled]
+        self._cut_back(rows % chunk_rows)
 
     def append(self, values: np.ndarray) -> None:
         """Appends `values` (rows, *row_shape), writing every chunk that becomes full."""
@@ -55,6 +54,17 @@ class ArrayAppender:
             self._buffer[filled:] = 0
             self._write()
         write_json(self.folder / "zarr.json", self._metadata())
+
+    def _cut_back(self, filled: int) -> None:
+        """Forgets what a killed writer left behind the first `rows` rows."""
+        if filled:
+            found = check_chunk(self._file(), self._buffer.shape, self._dtype)
+            self._buffer[:filled] = found[:filled]
+            self._dirty = bool(found[filled:].any())
+        chunks = -(-self.rows // len(self._buffer))
+        for stray in (self.folder / "c").glob("*"):
+            if int(stray.name) >= chunks:
+                shutil.rmtree(stray) if stray.is_dir() else stray.unlink()
 
     def _write(self) -> None:
         write_chunk(self._file(), self._buffer)

@@ -37,7 +37,9 @@ def map_chunk(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray
         ) from None
     if size != expected:
         raise StoreError(f"{path}: chunk has {size} bytes, expected {expected}; harvest it again")
-    return np.memmap(path, dtype=dtype, mode="c", shape=shape)
+    # Unlike np.memmap, torch's mapping keeps no file descriptor: open chunks are not limited by it.
+    data = torch.from_file(str(path), shared=False, size=expected - CRC_BYTES, dtype=torch.uint8)
+    return data.numpy().view(dtype).reshape(shape)
 
 
 def check_chunk(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

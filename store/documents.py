@@ -70,15 +70,15 @@ class Documents:
 
     def _bytes(self, part: int, start: int, stop: int) -> bytes:
         folder = self._parts[part][0] / "text"
-        first, last = start // TEXT_CHUNK_BYTES, max(start, stop - 1) // TEXT_CHUNK_BYTES
         if start == stop:
             return b""
-        joined = b"".join(
-            map_chunk(chunk_file(folder, chunk, 1), (TEXT_CHUNK_BYTES,), np.dtype(np.uint8)).data
-            for chunk in range(first, last + 1)
-        )
-        base = first * TEXT_CHUNK_BYTES
-        return joined[start - base : stop - base]
+        first, last = start // TEXT_CHUNK_BYTES, (stop - 1) // TEXT_CHUNK_BYTES
+        pieces = []
+        for chunk in range(first, last + 1):
+            mapped = map_chunk(chunk_file(folder, chunk, 1), (TEXT_CHUNK_BYTES,), np.dtype(np.uint8))
+            before = chunk * TEXT_CHUNK_BYTES
+            pieces.append(mapped[max(0, start - before) : stop - before].tobytes())
+        return b"".join(pieces)
 
 
 def _read(array: Path, length: int, dtype: type) -> np.ndarray:

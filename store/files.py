@@ -15,7 +15,7 @@ TEMPORARY = ".tmp"
 
 def write_atomic(path: Path, buffers: Iterable[bytes | memoryview]) -> None:
     """Writes beside `path`, fsyncs, renames over it, and fsyncs the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(path.name + TEMPORARY)
     with open(temporary, "wb") as file:
         for buffer in buffers:
@@ -26,8 +26,16 @@ def write_atomic(path: Path, buffers: Iterable[bytes | memoryview]) -> None:
     fsync_folder(path.parent)
 
 
+def make_folder(folder: Path) -> None:
+    """Creates `folder` and its parents; those that are new survive a power cut."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        fsync_folder(folder.parent)
+
+
 def fsync_folder(folder: Path) -> None:
-    """Makes renames inside `folder` durable."""
+    """Makes what was created or renamed inside `folder` durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

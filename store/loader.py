@@ -13,7 +13,7 @@ hookpoint and chunk of the window, in threads, ahead of the consumer.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -89,7 +89,7 @@ class ShuffledLoader:
                 )
         self.batches_taken = int(state["batches_taken"])
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Generator[Batch]:
         """Yields batches from where the loader stands, reading ahead in threads."""
         pool = ThreadPoolExecutor(self.options.threads, thread_name_prefix="loader")
         ahead: deque[Future[Batch]] = deque()
@@ -104,6 +104,10 @@ class ShuffledLoader:
                 yield batch
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+    def read(self, batch: int) -> Batch:
+        """One batch by its number, without moving the loader."""
+        return self._gather(*self.locate(batch))
 
     def locate(self, batch: int) -> tuple[np.ndarray, np.ndarray]:
         """Chunk and row within the chunk of every row of a batch, in storage order."""

@@ -133,19 +133,25 @@ class Store:
         counts = [part.attributes["tokens"][model] for part in self.parts]
         return sum(c["paired"] for c in counts) / max(1, sum(c["read"] for c in counts))
 
+    def chunk_files(self, chunk: int) -> list[tuple[Path, tuple[int, ...], np.dtype]]:
+        """File, shape and dtype of a chunk in every array that has one value per row."""
+        part, number, _ = self._chunk_place(chunk)
+        rows = self.schema.chunk_rows
+        activations, columns = part.folder / "activations", part.folder / "rows"
+        return [
+            *(
+                (chunk_file(activations / h.name, number, 2), (rows, h.width), BFLOAT16)
+                for h in self.schema.hookpoints
+            ),
+            *(
+                (chunk_file(columns / name, number, 1), (rows,), np.dtype(np.int32))
+                for name in self.schema.row_columns
+            ),
+        ]
+
     def check_chunk(self, chunk: int) -> int:
         """Compares every byte of a chunk, all arrays, with its checksum; returns bytes read."""
-        part, number, _ = self._chunk_place(chunk)
-        read = 0
-        for hookpoint in self.schema.hookpoints:
-            file = chunk_file(part.folder / "activations" / hookpoint.name, number, 2)
-            shape = (self.schema.chunk_rows, hookpoint.width)
-            read += check_chunk(file, shape, BFLOAT16).nbytes
-        for column in sorted((part.folder / "rows").iterdir()):
-            if column.is_dir():
-                file = chunk_file(column, number, 1)
-                read += check_chunk(file, (self.schema.chunk_rows,), np.dtype(np.int32)).nbytes
-        return read
+        return sum(check_chunk(*file).nbytes for file in self.chunk_files(chunk))
 
     def _chunk_place(self, chunk: int) -> tuple[Part, int, int]:
         """Part, number within the part, and rows of a chunk."""

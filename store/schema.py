@@ -46,6 +46,11 @@ class StoreSchema:
         """Model names in the order of their first hookpoint."""
         return tuple(dict.fromkeys(hookpoint.model for hookpoint in self.hookpoints))
 
+    @property
+    def row_columns(self) -> tuple[str, ...]:
+        """Names of the columns with one value per row."""
+        return (*ROW_COLUMNS, *(f"token_{model}" for model in self.models))
+
     def to_json(self) -> dict[str, Any]:
         """The attributes of the store's root group."""
         return {"format": FORMAT, "version": VERSION, **asdict(self)}

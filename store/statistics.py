@@ -44,12 +44,13 @@ class RowStatistics:
 
     @classmethod
     def _of_slice(cls, rows: Tensor) -> RowStatistics:
-        values = rows.to(torch.float64).numpy()
+        values = rows.to(torch.float64, copy=True).numpy()
         if not len(values):
             return cls.empty(values.shape[1])
         mean = values.mean(axis=0)
-        squares = np.einsum("rd,rd->d", values - mean, values - mean)
         norms = np.sqrt(np.einsum("rd,rd->r", values, values))
+        values -= mean
+        squares = np.einsum("rd,rd->d", values, values)
         with np.errstate(divide="ignore"):
             bins = np.floor(np.log2(norms) * BINS_PER_OCTAVE)
         numbers, counts = np.unique(np.maximum(bins, LOWEST_BIN).astype(int), return_counts=True)

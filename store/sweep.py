@@ -26,6 +26,10 @@ def sweep(
     selection = RowSelection(store, split, validation_fraction)
     remaining = selection.rows if limit is None else min(limit, selection.rows)
     for chunk in range(store.chunks):
+        if not remaining:
+            return
+        if not selection.chunk_sizes[chunk]:
+            continue
         picked = selection.in_chunk(chunk)[:remaining]
         remaining -= len(picked)
         mapped = {h.name: store.activations(h.name, chunk) for h in store.schema.hookpoints}

@@ -1,0 +1,93 @@
+"""A trained dictionary on disk: model.safetensors and config.json, from which it is rebuilt alone.
+
+Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+
+from pipeline.errors import DictionaryError
+from store.files import write_atomic
+from train.crosscoder import Crosscoder, HookpointShape
+from train.partition import FeatureGroup, Partition
+
+FORMAT = "crossdiff-dictionary"
+VERSION = 1
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+
+def save_dictionary(folder: Path, dictionary: Crosscoder, provenance: dict[str, Any]) -> None:
+    """Writes both files atomically; `provenance` (recipe, settings, store) is kept beside."""
+    weights = {
+        name: value.detach().cpu().contiguous() for name, value in dictionary.state_dict().items()
+    }
+    write_atomic(folder / WEIGHTS, [safetensors.torch.save(weights)])
+    description = {"format": FORMAT, "version": VERSION, **describe(dictionary), **provenance}
+    write_atomic(folder / CONFIG, [json.dumps(description, indent=1).encode()])
+
+
+def describe(dictionary: Crosscoder) -> dict[str, Any]:
+    """The architecture as JSON values."""
+    return {
+        "hookpoints": [asdict(hookpoint) for hookpoint in dictionary.hookpoints],
+        "partition": [asdict(group) for group in dictionary.partition.groups],
+        "code_normalization": dictionary.normalization,
+        "dtype": str(dictionary.b_enc.dtype).removeprefix("torch."),
+    }
+
+
+def load_dictionary(folder: Path) -> Crosscoder:
+    """Rebuilds a dictionary from its folder. Raises DictionaryError naming the file."""
+    dictionary = build(read_description(folder), folder / CONFIG)
+    load_weights(dictionary, folder / WEIGHTS)
+    return dictionary.eval()
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """config.json of a dictionary. Raises DictionaryError."""
+    file = folder / CONFIG
+    try:
+        value = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        raise DictionaryError(f"{file}: no such file; train a dictionary first") from None
+    except (OSError, ValueError) as error:
+        raise DictionaryError(f"{file}: cannot be read as JSON ({error})") from None
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        raise DictionaryError(f"{file}: not a dictionary of this project (no {FORMAT} mark)")
+    if value.get("version") != VERSION:
+        raise DictionaryError(
+            f"{file}: dictionary version {value.get('version')!r}, this program reads {VERSION}"
+        )
+    return value
+
+
+def build(description: dict[str, Any], file: Path) -> Crosscoder:
+    """An empty dictionary of the described architecture."""
+    try:
+        groups = tuple(
+            FeatureGroup(group["name"], tuple(group["models"]), int(group["size"]))
+            for group in description["partition"]
+        )
+        hookpoints = tuple(HookpointShape(**entry) for entry in description["hookpoints"])
+        dtype = {"float32": torch.float32, "float64": torch.float64}[description["dtype"]]
+        return Crosscoder(hookpoints, Partition(groups), description["code_normalization"], dtype)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise DictionaryError(f"{file}: damaged description ({error!r})") from None
+
+
+def load_weights(dictionary: Crosscoder, file: Path) -> None:
+    """Fills a dictionary from a safetensors file. Raises DictionaryError."""
+    try:
+        dictionary.load_state_dict(safetensors.torch.load_file(file))
+    except FileNotFoundError:
+        raise DictionaryError(f"{file}: no such file; train a dictionary first") from None
+    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+        raise DictionaryError(f"{file}: does not hold this dictionary ({error})") from None

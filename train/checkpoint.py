@@ -1,0 +1,115 @@
+"""Checkpoints from which a killed run goes on to bit-identical weights.
+
+`checkpoints/step_00005000/{state.safetensors, state.json}`: model, Adam's moments, dead-feature
+counters, inference threshold; step, loader position and length of metrics.jsonl. The folder is
+written under another name and renamed, so a checkpoint exists whole or not at all. The loop draws
+no random numbers after step 0: the order of rows is a function of the seed and the step.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from pipeline.errors import DictionaryError
+from store.files import TEMPORARY, fsync_folder, write_atomic
+from train.artifact import describe
+from train.trainee import Trainee
+
+STATE, TENSORS = "state.json", "state.safetensors"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where the loop stood: steps done, the loader's state, bytes of metrics written."""
+
+    step: int
+    loader: dict[str, int]
+    metrics_bytes: int
+
+
+def save_checkpoint(
+    folder: Path, trainee: Trainee, progress: Progress, settings: dict[str, Any], keep: int
+) -> Path:
+    """Writes a checkpoint and removes all but the newest `keep`."""
+    place = folder / f"step_{progress.step:08d}"
+    temporary = place.with_name(place.name + TEMPORARY)
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.rmtree(place, ignore_errors=True)
+    write_atomic(temporary / TENSORS, [safetensors.torch.save(_tensors(trainee))])
+    state = {
+        "progress": asdict(progress),
+        "settings": settings,
+        "architecture": describe(trainee.dictionary),
+    }
+    write_atomic(temporary / STATE, [json.dumps(state, indent=1).encode()])
+    os.replace(temporary, place)
+    fsync_folder(folder)
+    for old in saved_steps(folder)[:-keep]:
+        shutil.rmtree(folder / f"step_{old:08d}")
+    return place
+
+
+def saved_steps(folder: Path) -> list[int]:
+    """Steps of the checkpoints in a folder, ascending."""
+    names = (entry.name.removeprefix("step_") for entry in folder.glob("step_*"))
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def load_checkpoint(
+    folder: Path, step: int, trainee: Trainee, settings: dict[str, Any]
+) -> Progress:
+    """Restores a trainee in place. Raises DictionaryError if it was begun with other settings."""
+    place = folder / f"step_{step:08d}"
+    try:
+        state = json.loads((place / STATE).read_bytes())
+        tensors = safetensors.torch.load_file(place / TENSORS)
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise DictionaryError(f"{place}: cannot be read ({error}); delete it to go back") from None
+    for key in sorted(settings.keys() | state["settings"].keys()):
+        had, have = state["settings"].get(key), settings.get(key)
+        if had != have:
+            raise DictionaryError(
+                f"{place}: was written with {key} {had!r}, now {have!r}; "
+                f"restore it, or delete {folder.parent} to train anew"
+            )
+    _restore(trainee, tensors)
+    return Progress(**state["progress"])
+
+
+def _tensors(trainee: Trainee) -> dict[str, Tensor]:
+    tensors = {f"model.{name}": value for name, value in trainee.dictionary.state_dict().items()}
+    for number, moments in trainee.optimizer.state_dict()["state"].items():
+        tensors |= {f"adam.{number}.{name}": value for name, value in moments.items()}
+    tensors["rows_since_fired"] = trainee.rows_since_fired
+    tensors["dead"] = trainee.dead
+    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+
+
+def _restore(trainee: Trainee, tensors: dict[str, Tensor]) -> None:
+    device = trainee.rows_since_fired.device
+    model = {
+        name.removeprefix("model."): value
+        for name, value in tensors.items()
+        if name.startswith("model.")
+    }
+    trainee.dictionary.load_state_dict(model)
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("adam."):
+            _, number, kind = name.split(".")
+            moments.setdefault(int(number), {})[kind] = value
+    groups = trainee.optimizer.state_dict()["param_groups"]
+    trainee.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    trainee.rows_since_fired = tensors["rows_since_fired"].to(device)
+    trainee.dead = tensors["dead"].to(device, torch.bool)
+    trainee.refresh_dead_features()

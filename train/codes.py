@@ -1,0 +1,181 @@
+"""Sparse codes: which features are active on which rows, and how strongly.
+
+Encoder and decoder touch only active entries in the backward pass, and the decoder in the forward
+pass too: cost N * D per hookpoint in place of B * F * D. The one dense product left is the
+encoder's forward one. Derivatives are written out by hand because autograd would go through dense
+(B, F) tensors; the tests compare them with a dense reference in float64.
+
+B batch rows, F features, V features visible to a hookpoint, D width, N entries.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+with warnings.catch_warnings():  # torch announces once per process that CSR tensors are in beta
+    warnings.simplefilter("ignore")
+    torch.sparse_csr_tensor(
+        torch.tensor([0, 1]), torch.tensor([0]), torch.ones(1), (1, 1), check_invariants=False
+    )
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Positions of the entries in a (batch, features) matrix, sorted row by row."""
+
+    flat: Int[Tensor, " entries"]
+    batch: int
+    features: int
+
+    @cached_property
+    def rows(self) -> Int[Tensor, " entries"]:
+        """Batch row of each entry."""
+        return self.flat // self.features
+
+    @cached_property
+    def columns(self) -> Int[Tensor, " entries"]:
+        """Feature of each entry."""
+        return self.flat % self.features
+
+    @cached_property
+    def row_starts(self) -> Int[Tensor, " batch_plus_1"]:
+        """Where each row's entries begin."""
+        edges = torch.arange(self.batch + 1, device=self.flat.device) * self.features
+        return torch.searchsorted(self.flat, edges)
+
+    @cached_property
+    def by_feature(self) -> Int[Tensor, " entries"]:
+        """Permutation that sorts the entries by feature, then by row."""
+        return self.columns.argsort(stable=True)
+
+    @cached_property
+    def feature_starts(self) -> Int[Tensor, " features_plus_1"]:
+        """Where each feature's entries begin after that permutation."""
+        edges = torch.arange(self.features + 1, device=self.flat.device)
+        return torch.searchsorted(self.columns[self.by_feature], edges)
+
+    def transposed_product(
+        self, values: Float[Tensor, " entries"], dense: Float[Tensor, "batch width"]
+    ) -> Float[Tensor, "features width"]:
+        """C^T @ dense, where C holds `values` at this pattern."""
+        order = self.by_feature
+        matrix = _csr(
+            self.feature_starts, self.rows[order], values[order], (self.features, self.batch)
+        )
+        return matrix @ dense
+
+
+@dataclass(frozen=True)
+class SparseCodes:
+    """Codes of a batch: `values` at the positions of `pattern`; everything else is zero."""
+
+    pattern: Pattern
+    values: Float[Tensor, " entries"]
+
+    def dense(self) -> Float[Tensor, "batch features"]:
+        """The same codes as a full matrix."""
+        full = self.values.new_zeros(self.pattern.batch * self.pattern.features)
+        full = full.index_put((self.pattern.flat,), self.values)
+        return full.view(self.pattern.batch, self.pattern.features)
+
+
+class _SelectPreactivations(torch.autograd.Function):
+    """Takes entries out of pre-activations; the gradient goes to encoder weights and bias.
+
+    Arguments behind `pattern`: the encoder bias, then for each hookpoint its input (B, D), its
+    weights (V, D) and the features it sees (V,). Inputs get no gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, pre_BF: Tensor, pattern: Pattern, b_enc_F: Tensor, *parts: Any) -> Tensor:
+        ctx.pattern = pattern
+        ctx.inputs = parts[0::3]
+        ctx.visible = parts[2::3]
+        return pre_BF.view(-1)[pattern.flat]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_N: Tensor) -> tuple[Tensor | None, ...]:
+        pattern: Pattern = ctx.pattern
+        grad_bias = grad_N.new_zeros(pattern.features).index_add_(0, pattern.columns, grad_N)
+        grads: list[Tensor | None] = []
+        for x_BD, visible_V in zip(ctx.inputs, ctx.visible, strict=True):
+            grad_FD = pattern.transposed_product(grad_N, x_BD)
+            grads += [None, take_features(grad_FD, visible_V), None]
+        return (None, None, grad_bias, *grads)
+
+
+class _Decode(torch.autograd.Function):
+    """C @ W_dec for one hookpoint, where codes of features it does not see count as zero."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, values_N: Tensor, pattern: Pattern, W_dec_VD: Tensor, visibility: Visibility
+    ) -> Tensor:
+        local_N = visibility.local_F[pattern.columns]
+        seen_N = (local_N >= 0).to(values_N.dtype)
+        local_N = local_N.clamp(min=0)
+        ctx.save_for_backward(values_N, W_dec_VD, local_N, seen_N)
+        ctx.pattern, ctx.visibility = pattern, visibility
+        shape = (pattern.batch, len(W_dec_VD))
+        return _csr(pattern.row_starts, local_N, values_N * seen_N, shape) @ W_dec_VD
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_BD: Tensor) -> tuple[Tensor | None, ...]:
+        values_N, W_dec_VD, local_N, seen_N = ctx.saved_tensors
+        pattern: Pattern = ctx.pattern
+        shape = (pattern.batch, len(W_dec_VD))
+        entries = _csr(pattern.row_starts, local_N, torch.zeros_like(values_N), shape)
+        product = torch.sparse.sampled_addmm(entries, grad_BD.contiguous(), W_dec_VD.T, beta=0.0)
+        grad_W_FD = pattern.transposed_product(values_N, grad_BD)
+        grad_W_VD = take_features(grad_W_FD, ctx.visibility.features_V)
+        return product.values() * seen_N, None, grad_W_VD, None
+
+
+@dataclass(frozen=True)
+class Visibility:
+    """features_V: the features a hookpoint sees; local_F: their places in its weights, else -1."""
+
+    features_V: Int[Tensor, " visible"]
+    local_F: Int[Tensor, " features"]
+
+
+def select_preactivations(
+    pre_BF: Float[Tensor, "batch features"],
+    pattern: Pattern,
+    b_enc_F: Float[Tensor, " features"],
+    hookpoints: list[tuple[Tensor, Tensor, Visibility]],
+) -> Float[Tensor, " entries"]:
+    """`pre_BF` at `pattern`, differentiable in bias and weights.
+
+    `hookpoints` holds input (B, D), encoder weights (V, D) and visibility of each.
+    """
+    flat: list[Any] = []
+    for x_BD, W_enc_VD, visibility in hookpoints:
+        flat += [x_BD, W_enc_VD, visibility.features_V]
+    return _SelectPreactivations.apply(pre_BF, pattern, b_enc_F, *flat)
+
+
+def decode_at(
+    codes: SparseCodes, W_dec_VD: Float[Tensor, "visible width"], visibility: Visibility
+) -> Float[Tensor, "batch width"]:
+    """Sum of active decoder directions, differentiable in codes and weights."""
+    return _Decode.apply(codes.values, codes.pattern, W_dec_VD, visibility)
+
+
+def take_features(full_FD: Tensor, visible_V: Tensor) -> Tensor:
+    """Rows of a (features, width) tensor that a hookpoint sees."""
+    return full_FD if len(visible_V) == len(full_FD) else full_FD[visible_V]
+
+
+def _csr(starts: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
+    return torch.sparse_csr_tensor(starts, columns, values, shape, check_invariants=False)

@@ -1,0 +1,94 @@
+"""The `train` section of the configuration file."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.config import Section
+
+RecipeName = Literal["dfc", "batch_topk_crosscoder"]
+LossName = Literal["squared", "l2"]
+NormalizationName = Literal["crosscoder", "per_model", "sae", "none"]
+
+
+class WandbConfig(Section):
+    """Where metrics go besides metrics.jsonl."""
+
+    mode: Literal["off", "offline", "online"] = Field("off", description="off, offline or online")
+    project: str = Field("crossdiff", description="project name on wandb")
+
+
+class TrainConfig(Section):
+    """How dictionaries are trained. Defaults follow arXiv 2602.11729 and 2504.02922."""
+
+    recipes: list[RecipeName] = Field(
+        ["dfc"],
+        min_length=1,
+        description="dictionaries trained on the same batches; the first one is the main one",
+    )
+    features: int = Field(16384, gt=0, description="features of each dictionary")
+    exclusive: dict[str, float] = Field(
+        {},
+        description="dfc: share of the features only this model sees; 0.05 for models not named",
+    )
+    k: int = Field(200, gt=0, description="active features per row, on average over a batch (L0)")
+    k_start: int | None = Field(None, gt=0, description="k at step 0 when annealed; null: k")
+    k_anneal_steps: int = Field(5000, ge=0, description="steps over which k falls from k_start")
+    steps: int = Field(100_000, gt=0, description="optimizer steps")
+    batch_rows: int = Field(2048, gt=0, description="rows per step")
+    lr: float | None = Field(None, gt=0, description="null: 2e-4 / sqrt(features / 2^14)")
+    warmup_steps: int = Field(1000, ge=0, description="steps of linear learning-rate warm-up")
+    decay_start: int | None = Field(
+        None, ge=0, description="step from which the rate falls linearly to 0; null: never"
+    )
+    gradient_clip: float = Field(1.0, gt=0, description="largest global gradient norm")
+    loss: LossName = Field(
+        "squared",
+        description="squared: sum over models of |x - x_hat|^2 (papers); l2: mean of |x - x_hat|",
+    )
+    code_normalization: NormalizationName = Field(
+        "crosscoder",
+        description="what a code is multiplied with to be ranked: crosscoder (sum of decoder "
+        "norms), per_model (that sum / models that see the feature), sae (norm of the "
+        "concatenated decoder), none",
+    )
+    decoder_init_norm: float = Field(0.4, gt=0, description="decoder norm per model at step 0")
+    auxk_weight: float = Field(1 / 32, ge=0, description="weight of the dead-feature loss (AuxK)")
+    auxk: int | None = Field(
+        None, gt=0, description="dead features used per row; null: mean width // 2"
+    )
+    dead_after_rows: int = Field(
+        10_000_000, gt=0, description="rows without firing after which a feature counts as dead"
+    )
+    threshold_start: int | None = Field(
+        None,
+        ge=0,
+        description="step at which the inference threshold's EMA begins; null: 1000, "
+        "or half of the steps if that is less",
+    )
+    threshold_beta: float = Field(0.999, gt=0, lt=1, description="decay of that EMA per step")
+    seed: int = Field(0, ge=0, description="seed of the initial weights and the order of rows")
+    window_chunks: int = Field(32, gt=0, description="chunks mixed at a time by the loader")
+    loader_threads: int = Field(2, gt=0, description="threads that gather batches ahead")
+    validation_fraction: float = Field(
+        0.05, ge=0, lt=1, description="share of documents held out, by a hash of their text"
+    )
+    validation_rows: int = Field(65_536, gt=0, description="held-out rows read per validation")
+    validate_every: int = Field(5000, gt=0, description="steps between validations")
+    log_every: int = Field(50, gt=0, description="steps between lines of metrics.jsonl")
+    checkpoint_every: int = Field(5000, gt=0, description="steps between checkpoints")
+    keep_checkpoints: int = Field(2, gt=0, description="newest checkpoints kept")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
+    wandb: WandbConfig = Field(WandbConfig(), description="optional logging to wandb")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainConfig:
+        if self.k > self.features:
+            raise ValueError(f"k {self.k} is larger than features {self.features}")
+        if len(set(self.recipes)) != len(self.recipes):
+            raise ValueError(f"recipes {self.recipes} names one recipe twice")
+        if any(not 0 <= share < 1 for share in self.exclusive.values()):
+            raise ValueError(f"exclusive {self.exclusive}: shares must be in [0, 1)")
+        return self

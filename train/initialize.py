@@ -1,0 +1,63 @@
+"""How a dictionary starts: scales, decoder directions, encoder transpose, decoder bias.
+
+Scale (arXiv 2602.11729): each model's median L2 norm becomes sqrt(mean width), so that no model
+dominates the loss or the decoder norms. The decoder bias starts at the geometric median of the
+first batch (BatchTopK family).
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pipeline.errors import StoreError
+from store.reader import Store
+from train.crosscoder import Activations, Crosscoder
+
+WEISZFELD_STEPS = 100
+WEISZFELD_TOLERANCE = 1e-6
+
+
+def initialize_weights(dictionary: Crosscoder, decoder_norm: float, seed: int) -> None:
+    """Random decoder directions of the given norm; the encoder is their transpose."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for W_enc_VD, W_dec_VD in zip(dictionary.W_enc, dictionary.W_dec, strict=True):
+            directions = torch.randn(W_dec_VD.shape, generator=generator, dtype=W_dec_VD.dtype)
+            W_dec_VD.copy_(decoder_norm * directions / directions.norm(dim=1, keepdim=True))
+            W_enc_VD.copy_(W_dec_VD)
+
+
+def initialize_scale(dictionary: Crosscoder, store: Store) -> None:
+    """Sets every hookpoint's scale from the store's statistics. Raises StoreError."""
+    widths = [hookpoint.width for hookpoint in dictionary.hookpoints]
+    target = (sum(widths) / len(widths)) ** 0.5
+    for number, hookpoint in enumerate(dictionary.hookpoints):
+        median = store.statistics(hookpoint.name).norm_quantile(0.5)
+        if not median > 0:
+            raise StoreError(
+                f"{store.path}: {hookpoint.name}: median norm {median}; rows are empty or zero"
+            )
+        dictionary.scale[number] = target / median
+
+
+def initialize_bias(dictionary: Crosscoder, first_batch: Activations) -> None:
+    """Sets every decoder bias to the geometric median of the first batch."""
+    with torch.no_grad():
+        for x_BD, b_dec_D in zip(dictionary.scaled(first_batch), dictionary.b_dec, strict=True):
+            b_dec_D.copy_(geometric_median(x_BD))
+
+
+def geometric_median(points: Float[Tensor, "rows width"]) -> Float[Tensor, " width"]:
+    """The point with the smallest sum of distances, by Weiszfeld's algorithm in float64."""
+    x = points.to(torch.float64)
+    guess = x.mean(dim=0)
+    for _ in range(WEISZFELD_STEPS):
+        weights = 1 / (x - guess).norm(dim=1).clamp(min=1e-12)
+        better = (weights[:, None] * x).sum(dim=0) / weights.sum()
+        moved = (better - guess).norm()
+        guess = better
+        if moved <= WEISZFELD_TOLERANCE * guess.norm().clamp(min=1e-12):
+            break
+    return guess.to(points.dtype)

@@ -1,0 +1,70 @@
+"""Where metrics go: metrics.jsonl always, wandb if asked and installed.
+
+A resumed run cuts the file back to what had been written at its checkpoint, so that every step
+appears once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pipeline.command import console
+from train.config import WandbConfig
+
+
+class MetricsLog:
+    """Appends one JSON object per line, flushed line by line."""
+
+    def __init__(self, folder: Path, start_bytes: int, wandb: WandbConfig, run_name: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = open(folder / "metrics.jsonl", "ab")  # noqa: SIM115 (closed by __exit__)
+        self._file.truncate(start_bytes)
+        self._file.seek(0, os.SEEK_END)
+        self._wandb = _start_wandb(wandb, folder, run_name)
+
+    def write(self, metrics: dict[str, Any]) -> None:
+        """Logs one line; `metrics` holds `step`."""
+        self._file.write(json.dumps(metrics).encode() + b"\n")
+        self._file.flush()
+        if self._wandb is not None:
+            self._wandb.log(metrics, step=metrics["step"])
+
+    @property
+    def bytes_written(self) -> int:
+        """Length of the file, durable."""
+        os.fsync(self._file.fileno())
+        return self._file.tell()
+
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._file.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+def _start_wandb(config: WandbConfig, folder: Path, run_name: str) -> Any:
+    """A wandb run, or None if it is off or not installed."""
+    if config.mode == "off":
+        return None
+    try:
+        import wandb
+    except ImportError:
+        console.print(
+            "[yellow]note:[/] wandb is not installed; metrics go to metrics.jsonl only "
+            "(pip install 'crossdiff[wandb]')"
+        )
+        return None
+    return wandb.init(
+        project=config.project, name=run_name, dir=str(folder), mode=config.mode, resume="allow"
+    )

@@ -1,0 +1,98 @@
+"""A partition splits the features of a dictionary into groups by the models that see them.
+
+`[a: {a}] [shared: {a, b}] [b: {b}]` is a dedicated feature crosscoder (DFC, arXiv 2602.11729); one
+shared group is an ordinary crosscoder. Pure arithmetic on plain values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from pipeline.errors import ConfigError
+
+DEFAULT_EXCLUSIVE = 0.05
+SHARED = "shared"
+
+
+@dataclass(frozen=True)
+class FeatureGroup:
+    """`size` consecutive features that exactly these models see."""
+
+    name: str
+    models: tuple[str, ...]
+    size: int
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Groups in the order in which their features are numbered."""
+
+    groups: tuple[FeatureGroup, ...]
+
+    @property
+    def features(self) -> int:
+        """Features of the dictionary (F)."""
+        return sum(group.size for group in self.groups)
+
+    @cached_property
+    def slices(self) -> dict[str, slice]:
+        """Group name -> its features."""
+        ends = np.cumsum([group.size for group in self.groups]).tolist()
+        return {
+            group.name: slice(end - group.size, end)
+            for group, end in zip(self.groups, ends, strict=True)
+        }
+
+    def visible(self, model: str) -> list[slice]:
+        """Features that `model` sees, as maximal runs: one run for each of two models."""
+        runs: list[slice] = []
+        for group in self.groups:
+            if model in group.models and group.size:
+                here = self.slices[group.name]
+                if runs and runs[-1].stop == here.start:
+                    runs[-1] = slice(runs[-1].start, here.stop)
+                else:
+                    runs.append(here)
+        return runs
+
+    def group_of_feature(self) -> list[str]:
+        """Name of each feature's group (F,)."""
+        return [group.name for group in self.groups for _ in range(group.size)]
+
+    def exclusive_group(self, model: str) -> FeatureGroup | None:
+        """The group that only `model` sees, if there is one."""
+        return next((group for group in self.groups if group.models == (model,)), None)
+
+
+def single_group(models: tuple[str, ...], features: int) -> Partition:
+    """Every model sees every feature."""
+    return Partition((FeatureGroup(SHARED, models, features),))
+
+
+def dedicated(models: tuple[str, ...], features: int, exclusive: dict[str, float]) -> Partition:
+    """A DFC's partition: the first model's own features, the shared ones, the others' own.
+
+    Sizes are rounded; a model not named in `exclusive` gets 5%. Raises ConfigError.
+    """
+    unknown = sorted(set(exclusive) - set(models))
+    if unknown:
+        raise ConfigError(
+            f"train.exclusive: unknown model {unknown[0]!r}; the store has {', '.join(models)}"
+        )
+    if SHARED in models:
+        raise ConfigError(f"models.{SHARED}: a model cannot be called {SHARED!r}; rename it")
+    sizes = {m: round(features * exclusive.get(m, DEFAULT_EXCLUSIVE)) for m in models}
+    shared = features - sum(sizes.values())
+    if shared < 0 or (shared == 0 and 0 in sizes.values()):
+        raise ConfigError(f"train.exclusive: {exclusive} leaves a model without features")
+    first, *rest = models
+    return Partition(
+        (
+            FeatureGroup(first, (first,), sizes[first]),
+            FeatureGroup(SHARED, models, shared),
+            *(FeatureGroup(model, (model,), sizes[model]) for model in rest),
+        )
+    )

@@ -1,0 +1,45 @@
+"""What each recipe's name means: which partition, on which hookpoints, how it starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from store.reader import Store
+from train.config import RecipeName, TrainConfig
+from train.crosscoder import Activations, Crosscoder, HookpointShape
+from train.initialize import initialize_bias, initialize_scale, initialize_weights
+from train.partition import Partition, dedicated, single_group
+from train.trainee import Trainee
+
+
+def partition_of(recipe: RecipeName, models: tuple[str, ...], config: TrainConfig) -> Partition:
+    """dfc: exclusive groups around a shared one; batch_topk_crosscoder: one shared group."""
+    if recipe == "dfc":
+        return dedicated(models, config.features, config.exclusive)
+    return single_group(models, config.features)
+
+
+def build_trainee(
+    recipe: RecipeName,
+    store: Store,
+    config: TrainConfig,
+    first_batch: Activations,
+    device: torch.device,
+) -> Trainee:
+    """A dictionary ready for its first step on this store."""
+    dictionary = Crosscoder(
+        tuple(HookpointShape(h.name, h.model, h.width) for h in store.schema.hookpoints),
+        partition_of(recipe, store.schema.models, config),
+        config.code_normalization,
+    )
+    initialize_weights(dictionary, config.decoder_init_norm, config.seed)
+    initialize_scale(dictionary, store)
+    initialize_bias(dictionary, first_batch)
+    return Trainee(recipe, dictionary.to(device), config)
+
+
+def output_folder(main_folder: Path, number: int, recipe: RecipeName) -> Path:
+    """The first recipe's dictionary lies in the main folder, each further one beside it."""
+    return main_folder if number == 0 else main_folder.with_name(f"{main_folder.name}-{recipe}")
