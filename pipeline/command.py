@@ -27,13 +27,18 @@ from pipeline.errors import CrossdiffError
 
 ConfigOption = Annotated[
     Path | None,
-    typer.Option("--config", help=f"Configuration file.  [default: {DEFAULT_FILE}]"),
+    typer.Option("--config", help=f"Configuration file (default: {DEFAULT_FILE})."),
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Override one key of the file: section.key=value. May be repeated."),
+    typer.Option(
+        "--set",
+        help="Override one key of the file: section.key=value. May be repeated (default: none).",
+    ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print the result as JSON (default: off).")
+]
 
 console = Console(stderr=True, highlight=False)
 
@@ -65,8 +70,10 @@ def run(app: typer.Typer) -> NoReturn:
         if debug:
             raise
         _fail(str(error))
-    except KeyboardInterrupt:
-        _fail("interrupted; run the same command again to continue", code=130)
+    except SystemExit as stop:  # what Typer makes of Ctrl-C, without a word
+        if stop.code == 130:
+            _fail("interrupted; run the same command again to continue", code=130)
+        raise
     except OSError as error:
         if debug or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise

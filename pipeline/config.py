@@ -107,18 +107,20 @@ class Config:
         return self._validate(name, kind, {})
 
     def _validate(self, key: str, kind: Any, default: Any) -> Any:
-        value = self.raw.get(key, default)
-        if value is None and default is None:
+        value = self.raw.get(key)
+        value = default if value is None else value
+        if value is None:
             raise ConfigError(f"{self.source}: {key}: missing; this command needs it")
         try:
-            return TypeAdapter(kind).validate_python({} if value is None else value)
+            return TypeAdapter(kind).validate_python(value)
         except ValidationError as error:
             raise ConfigError(self._explain(key, kind, error)) from None
 
     def _explain(self, key: str, kind: Any, error: ValidationError) -> str:
         first = error.errors()[0]
         location = ".".join([key, *(str(step) for step in first["loc"] if step != "[key]")])
-        where = "--set" if location in self.overridden else self.source
+        overridden = any(f"{location}.".startswith(f"{key}.") for key in self.overridden)
+        where = "--set" if overridden else self.source
         given = first["input"]
         if first["type"] == "extra_forbidden":
             allowed = allowed_keys(kind, first["loc"])
@@ -137,11 +139,12 @@ def load_config(file: Path, overrides: list[str], explicit: bool = True) -> Conf
     A missing file is an error unless it is merely the default (`explicit` false): then every
     section takes its defaults. Raises ConfigError.
     """
-    raw = _read_yaml(file) if explicit or file.exists() else {}
+    found = explicit or file.exists()
+    raw = _read_yaml(file) if found else {}
     _refuse_unknown(str(file), raw, [*SHARED, *SECTIONS])
     keys = frozenset(_override(raw, text) for text in overrides)
     _refuse_unknown("--set", raw, [*SHARED, *SECTIONS])
-    return Config(str(file), raw, keys)
+    return Config(str(file) if found else f"{file} (not found)", raw, keys)
 
 
 def allowed_keys(kind: Any, location: tuple[int | str, ...] = ()) -> list[str]:

@@ -8,6 +8,7 @@ the rows alone, whatever the sizes of the pieces they arrived in.
 from __future__ import annotations
 
 import shutil
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +54,16 @@ class ArrayAppender:
         if self._dirty:
             self._buffer[filled:] = 0
             self._write()
-        write_json(self.folder / "zarr.json", self._metadata())
+        metadata = _array_metadata(self._buffer.shape, self._dtype)
+        shape = [self.rows, *self._buffer.shape[1:]]
+        write_json(self.folder / "zarr.json", {**metadata, "shape": shape})
 
     def _cut_back(self, filled: int) -> None:
         """Forgets what a killed writer left behind the first `rows` rows."""
         if filled:
             found = check_chunk(self._file(), self._buffer.shape, self._dtype)
             self._buffer[:filled] = found[:filled]
-            self._dirty = bool(found[filled:].any())
+            self._dirty = bool(found[filled:].view(np.uint8).any())
         chunks = -(-self.rows // len(self._buffer))
         for stray in (self.folder / "c").glob("*"):
             if int(stray.name) >= chunks:
@@ -73,15 +76,17 @@ class ArrayAppender:
     def _file(self) -> Path:
         return chunk_file(self.folder, self.rows // len(self._buffer), self._buffer.ndim)
 
-    def _metadata(self) -> dict[str, Any]:
-        """What zarr-python itself writes for such an array."""
-        array = zarr.create_array(
-            store={},
-            shape=(self.rows, *self._buffer.shape[1:]),
-            chunks=self._buffer.shape,
-            dtype=self._dtype,
-            serializer=BytesCodec(endian="little"),
-            compressors=Crc32cCodec(),
-            fill_value=0,
-        )
-        return array.metadata.to_dict()
+
+@lru_cache(maxsize=64)
+def _array_metadata(chunk_shape: tuple[int, ...], dtype: np.dtype) -> dict[str, Any]:
+    """What zarr-python itself writes for such an array of one chunk."""
+    array = zarr.create_array(
+        store={},
+        shape=chunk_shape,
+        chunks=chunk_shape,
+        dtype=dtype,
+        serializer=BytesCodec(endian="little"),
+        compressors=Crc32cCodec(),
+        fill_value=0,
+    )
+    return array.metadata.to_dict()

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pipeline.command import (
@@ -23,7 +24,7 @@ from pipeline.command import (
 
 app = make_app("Look at and check activation stores.")
 StorePath = Annotated[
-    Path | None, typer.Argument(help="The store.  [default: RUN_DIR/store.zarr of the config]")
+    Path | None, typer.Argument(help="The store (default: RUN_DIR/store.zarr of the config).")
 ]
 
 
@@ -44,13 +45,13 @@ def info(
     out = Console()
     state = "complete" if summary["complete"] else "INCOMPLETE: run the harvest again to continue"
     out.print(
-        f"[bold]{summary['path']}[/]: {summary['rows']:,} rows of {summary['documents']:,} "
+        f"[bold]{escape(summary['path'])}[/]: {summary['rows']:,} rows of {summary['documents']:,} "
         f"documents, {summary['bytes'] / 1e6:,.1f} MB, {summary['parts']} part(s), {state}"
     )
     table = Table("hookpoint", "width", "dtype", "median norm", "99% norm", "tokens paired")
     for entry in summary["hookpoints"]:
         table.add_row(
-            entry["name"],
+            escape(entry["name"]),
             str(entry["width"]),
             entry["dtype"],
             f"{entry['norm_median']:.2f}",
@@ -59,7 +60,7 @@ def info(
         )
     out.print(table)
     labels = ", ".join(f"{name or '(none)'} {count:,}" for name, count in summary["labels"].items())
-    out.print(f"documents by label: {labels}")
+    out.print(f"documents by label: {escape(labels)}")
 
 
 @app.command()
@@ -82,7 +83,7 @@ def verify(
     elif not result.problems:
         print(f"{store.path}: {result.rows:,} rows, {result.bytes_read:,} bytes: all checks passed")
     for problem in result.problems:
-        console.print(f"[bold red]error:[/] {problem}", soft_wrap=True)
+        console.print(f"[bold red]error:[/] {escape(problem)}", soft_wrap=True)
     if result.problems:
         raise typer.Exit(1)
 

@@ -75,7 +75,9 @@ class Documents:
         first, last = start // TEXT_CHUNK_BYTES, (stop - 1) // TEXT_CHUNK_BYTES
         pieces = []
         for chunk in range(first, last + 1):
-            mapped = map_chunk(chunk_file(folder, chunk, 1), (TEXT_CHUNK_BYTES,), np.dtype(np.uint8))
+            mapped = map_chunk(
+                chunk_file(folder, chunk, 1), (TEXT_CHUNK_BYTES,), np.dtype(np.uint8)
+            )
             before = chunk * TEXT_CHUNK_BYTES
             pieces.append(mapped[max(0, start - before) : stop - before].tobytes())
         return b"".join(pieces)

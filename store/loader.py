@@ -89,14 +89,14 @@ class ShuffledLoader:
                 )
         self.batches_taken = int(state["batches_taken"])
 
-    def __iter__(self) -> Generator[Batch]:
+    def __iter__(self) -> Generator[Batch, None, None]:
         """Yields batches from where the loader stands, reading ahead in threads."""
         pool = ThreadPoolExecutor(self.options.threads, thread_name_prefix="loader")
         ahead: deque[Future[Batch]] = deque()
         submitted = self.batches_taken
         try:
             while True:
-                while len(ahead) < self.options.prefetch:
+                while len(ahead) < max(1, self.options.prefetch):
                     ahead.append(pool.submit(self._gather, *self.locate(submitted)))
                     submitted += 1
                 batch = ahead.popleft().result()
@@ -131,14 +131,16 @@ class ShuffledLoader:
         window = order.window_at(offset)
         permutation = window_permutation(window.rows, options.seed, epoch, window.number)
         first = offset - window.start
-        picked = permutation[first : first + end - position]
+        picked = np.sort(permutation[first : first + end - position])
         starts = np.cumsum([0, *(selection.chunk_sizes[chunk] for chunk in window.chunks)])
-        member = np.searchsorted(starts, picked, side="right") - 1
-        rows = np.empty(len(picked), np.int64)
-        for number in np.unique(member):
-            here = member == number
-            rows[here] = selection.in_chunk(window.chunks[number])[picked[here] - starts[number]]
-        return np.array(window.chunks)[member], rows
+        edges = np.searchsorted(picked, starts)
+        rows = [
+            selection.in_chunk(chunk)[picked[left:right] - start]
+            for chunk, start, (left, right) in zip(
+                window.chunks, starts[:-1], pairwise(edges), strict=True
+            )
+        ]
+        return np.repeat(np.array(window.chunks), np.diff(edges)), np.concatenate(rows)
 
     def _gather(self, chunks: np.ndarray, rows: np.ndarray) -> Batch:
         """Copies the located rows out of mapped chunks into fresh (pinned) buffers."""
@@ -151,12 +153,13 @@ class ShuffledLoader:
             )
             for hookpoint in self.store.schema.hookpoints
         }
-        index = torch.from_numpy(rows)
+        outputs = {name: _bits(out) for name, out in activations.items()}
         edges = [0, *(np.flatnonzero(np.diff(chunks)) + 1), len(chunks)]
         for start, stop in pairwise(edges):
-            for name, out in activations.items():
+            for name, out in outputs.items():
                 source = self._maps.get(name, int(chunks[start]))
-                torch.index_select(source, 0, index[start:stop], out=out[start:stop])
+                # numpy, as torch's threads and ours would fight; "clip" writes without a copy.
+                np.take(source, rows[start:stop], axis=0, out=out[start:stop], mode="clip")
         return Batch(activations, rows + self.store.chunk_rows_before[chunks])
 
 
@@ -166,19 +169,24 @@ class _ChunkMaps:
     def __init__(self, store: Store, capacity: int) -> None:
         self._store = store
         self._capacity = capacity * len(store.schema.hookpoints)
-        self._maps: OrderedDict[tuple[str, int], Tensor] = OrderedDict()
+        self._maps: OrderedDict[tuple[str, int], np.ndarray] = OrderedDict()
         self._lock = Lock()
 
-    def get(self, name: str, chunk: int) -> Tensor:
-        """The mapped chunk; opening twice at once is harmless."""
+    def get(self, name: str, chunk: int) -> np.ndarray:
+        """The bits of the mapped chunk; opening twice at once is harmless."""
         key = (name, chunk)
         with self._lock:
             if key in self._maps:
                 self._maps.move_to_end(key)
                 return self._maps[key]
-        mapped = self._store.activations(name, chunk)
+        mapped = _bits(self._store.activations(name, chunk))
         with self._lock:
             self._maps[key] = mapped
             while len(self._maps) > self._capacity:
                 self._maps.popitem(last=False)
         return mapped
+
+
+def _bits(values: Tensor) -> np.ndarray:
+    """The same memory as int16, which numpy copies without holding the interpreter lock."""
+    return values.view(torch.int16).numpy()

@@ -115,6 +115,27 @@ class Store:
         pieces = [read(chunk) for chunk in range(self.chunks)]
         return np.concatenate(pieces) if pieces else np.zeros(0, np.int32)
 
+    def column_range(self, name: str, start: int, stop: int) -> np.ndarray:
+        """A row column for rows [start, stop); `document` is numbered over all parts."""
+        read = self.document_chunk if name == "document" else lambda c: self.column_chunk(name, c)
+        return np.concatenate(
+            [read(c)[first:last] for c, first, last in self.chunk_spans(start, stop)]
+        )
+
+    def chunk_spans(self, start: int, stop: int) -> list[tuple[int, int, int]]:
+        """(chunk, first, last) for every chunk that rows [start, stop) touch, rows within it."""
+        before = self.chunk_rows_before
+        lowest = int(np.searchsorted(before, start, side="right")) - 1
+        highest = int(np.searchsorted(before, stop - 1, side="right"))
+        return [
+            (
+                c,
+                max(0, start - int(before[c])),
+                min(int(self.chunk_sizes[c]), stop - int(before[c])),
+            )
+            for c in range(lowest, highest)
+        ]
+
     @cached_property
     def documents(self) -> Documents:
         """Texts, labels and hashes of the documents of all parts."""

@@ -21,7 +21,7 @@ class RowSelection:
         masks = {"train": ~held_out, "validation": held_out, "all": np.ones_like(held_out)}
         self._documents = masks[split]
         self.chunk_sizes = tuple(len(self._select(chunk)) for chunk in range(store.chunks))
-        self.in_chunk = lru_cache(maxsize=256)(self._select)
+        self.in_chunk = lru_cache(maxsize=1024)(self._select)
 
     @property
     def rows(self) -> int:

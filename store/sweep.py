@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 
 from store.loader import Batch
@@ -43,3 +44,13 @@ def sweep(
                 for name, values in mapped.items()
             }
             yield Batch(activations, rows + int(store.chunk_rows_before[chunk]))
+
+
+def read_range(store: Store, start: int, stop: int) -> Batch:
+    """Rows [start, stop) of the store, across chunks; copies only when they span several."""
+    pieces: dict[str, list[torch.Tensor]] = {h.name: [] for h in store.schema.hookpoints}
+    for chunk, first, last in store.chunk_spans(start, stop):
+        for name, parts in pieces.items():
+            parts.append(store.activations(name, chunk)[first:last])
+    joined = {n: p[0] if len(p) == 1 else torch.cat(p) for n, p in pieces.items()}
+    return Batch(joined, np.arange(start, stop))

@@ -5,9 +5,10 @@ Cost: one read of the whole store. Promises: a store that passes can be trained 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -32,15 +33,16 @@ def verify(store: Store, on_chunk: Callable[[int], None] = lambda rows: None) ->
     result = VerifyResult()
     for chunk in range(store.chunks):
         rows = int(store.chunk_sizes[chunk])
-        try:
-            result.bytes_read += store.check_chunk(chunk)
-            _check_references(store, chunk)
-        except StoreError as error:
-            result.problems.append(str(error))
+        problems = len(result.problems)
+        for file, shape, dtype in store.chunk_files(chunk):
+            _collect(result, partial(_check_file, file, shape, dtype))
+        if len(result.problems) == problems:
+            _collect(result, partial(_check_references, store, chunk))
         result.rows += rows
         on_chunk(rows)
     for part in store.parts:
-        _collect(result, partial(_check_documents, part))
+        for file, shape, dtype in _document_files(part):
+            _collect(result, partial(_check_file, file, shape, dtype))
         _collect(result, partial(_check_shapes, store, part))
     for hookpoint in store.schema.hookpoints:
         count = store.statistics(hookpoint.name).count
@@ -58,8 +60,13 @@ def _collect(result: VerifyResult, check: Callable[[], int]) -> None:
         result.problems.append(str(error))
 
 
-def _check_references(store: Store, chunk: int) -> None:
-    """Rows refer to documents that exist and to spans that run forwards."""
+def _check_file(file: Path, shape: tuple[int, ...], dtype: np.dtype) -> int:
+    """One chunk file against its checksum; returns bytes read."""
+    return check_chunk(file, shape, dtype).nbytes
+
+
+def _check_references(store: Store, chunk: int) -> int:
+    """Rows refer to documents that exist and to spans that run forwards; reads nothing anew."""
     documents = store.document_chunk(chunk)
     starts, ends = (store.column_chunk(name, chunk) for name in ("char_start", "char_end"))
     if len(documents) and documents.max() >= len(store.documents):
@@ -68,10 +75,11 @@ def _check_references(store: Store, chunk: int) -> None:
         raise StoreError(f"{store.path}: chunk {chunk}: documents out of order")
     if np.any(starts < 0) or np.any(starts > ends):
         raise StoreError(f"{store.path}: chunk {chunk}: a row's characters run backwards")
+    return 0
 
 
-def _check_documents(part: Part) -> int:
-    """Checksums of the document columns; returns bytes read."""
+def _document_files(part: Part) -> Iterator[tuple[Path, tuple[int, ...], np.dtype]]:
+    """File, shape and dtype of every chunk of the document columns."""
     documents, text_bytes = part.attributes["documents"], part.attributes["text_bytes"]
     columns = (
         ("text", np.uint8, TEXT_CHUNK_BYTES, text_bytes),
@@ -79,12 +87,10 @@ def _check_documents(part: Part) -> int:
         ("label", np.int32, DOCUMENT_CHUNK, documents),
         ("hash", np.uint64, DOCUMENT_CHUNK, documents),
     )
-    read = 0
     for name, dtype, chunk_length, length in columns:
         for chunk in range(-(-length // chunk_length)):
             file = chunk_file(part.folder / "documents" / name, chunk, 1)
-            read += check_chunk(file, (chunk_length,), np.dtype(dtype)).nbytes
-    return read
+            yield file, (chunk_length,), np.dtype(dtype)
 
 
 def _check_shapes(store: Store, part: Part) -> int:

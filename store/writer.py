@@ -8,6 +8,7 @@ byte-for-byte what an undisturbed writer would have left.
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -15,20 +16,15 @@ from typing import Any
 
 import filelock
 import numpy as np
+import torch
 from torch import Tensor
 
 from pipeline.errors import StoreError
 from store.appender import ArrayAppender
 from store.bfloat16 import NATIVE as BFLOAT16
 from store.chunks import to_numpy
-from store.files import read_json, remove_temporaries, write_group
-from store.schema import (
-    DOCUMENT_CHUNK,
-    ROW_COLUMNS,
-    TEXT_CHUNK_BYTES,
-    StoreSchema,
-    part_path,
-)
+from store.files import TEMPORARY, make_folder, read_json, remove_temporaries, write_group
+from store.schema import DOCUMENT_CHUNK, TEXT_CHUNK_BYTES, StoreSchema, part_path
 from store.statistics import RowStatistics, merge
 
 
@@ -50,6 +46,14 @@ class Block:
     tokens_read: dict[str, int]
     tokens_paired: dict[str, int]
 
+    def __post_init__(self) -> None:
+        rows = len(self.document)
+        columns = [self.char_start, self.char_end, *self.tokens.values()]
+        assert all(len(values) == rows for values in [*columns, *self.activations.values()])
+        assert len(self.labels) == len(self.texts)
+        assert not rows or (self.document[0] >= 0 and self.document[-1] < len(self.texts))
+        assert np.all(np.diff(self.document) >= 0)
+
 
 class PartWriter:
     """Creates or continues one part. One writer per part: a second is refused.
@@ -61,8 +65,12 @@ class PartWriter:
         self.path = path
         self.schema = schema
         self.folder = part_path(path, part)
-        self._lock = filelock.FileLock(path.with_name(f".{path.name}.part{part:05d}.lock"))
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
+        # The lock belongs to the process: the thread that closes need not be the one that opened.
+        self._lock = filelock.FileLock(
+            path.with_name(f".{path.name}.part{part:05d}.lock"), thread_local=False
+        )
+        self._torn = False
         try:
             self._lock.acquire(timeout=0)
         except filelock.Timeout:
@@ -91,26 +99,34 @@ class PartWriter:
         return bool(self._attributes["complete"])
 
     def append(self, block: Block, cursor: int) -> None:
-        """Writes `block` and commits it durably; `cursor` counts the blocks done with it."""
+        """Writes `block` and commits it durably; `cursor` counts the blocks done with it.
+
+        After an error nothing of the block is committed and the part must be opened again.
+        """
+        assert not self._torn, "an append failed; open the part again"
+        self._refuse_infinite(block, cursor)
+        self._torn = True
         first_document = int(self._attributes["documents"])
         for hookpoint in self.schema.hookpoints:
             rows = to_numpy(block.activations[hookpoint.name])
             self._arrays[f"activations/{hookpoint.name}"].append(rows)
         columns = {
-            "document": block.document + first_document,
+            "document": block.document.astype(np.int64) + first_document,
             "char_start": block.char_start,
             "char_end": block.char_end,
             **{f"token_{model}": ids for model, ids in block.tokens.items()},
         }
         for name, values in columns.items():
-            self._arrays[f"rows/{name}"].append(values)
+            self._arrays[f"rows/{name}"].append(self._fitting_int32(name, values))
         self._append_documents(block)
         for array in self._arrays.values():
             array.flush()
         self._commit(self._attributes_after(block, cursor))
+        self._torn = False
 
     def finish(self) -> None:
         """Marks the part complete."""
+        assert not self._torn, "an append failed; open the part again"
         for array in self._arrays.values():
             array.flush()
         self._commit({**self._attributes, "complete": True})
@@ -131,7 +147,8 @@ class PartWriter:
         self.close()
 
     def _open(self) -> None:
-        self._write_root()
+        with filelock.FileLock(self.path.with_name(f".{self.path.name}.lock")):
+            self._write_root()
         remove_temporaries(self.folder)
         if (self.folder / "zarr.json").exists():
             self._attributes = read_json(self.folder / "zarr.json")["attributes"]
@@ -143,21 +160,25 @@ class PartWriter:
 
     def _write_root(self) -> None:
         root = self.path / "zarr.json"
+        begun = root.name + TEMPORARY
         attributes = self.schema.to_json()
         if root.exists():
             found = read_json(root).get("attributes", {})
             StoreSchema.from_json(found, self.path)
-            difference = _first_difference(found, StoreSchema.to_json(self.schema))
+            difference = _first_difference(found, json.loads(json.dumps(attributes)))
             if difference:
                 raise StoreError(
                     f"{self.path}: was begun with other settings ({difference}); "
                     "restore them, or delete the store, or choose another run_dir"
                 )
-            return
-        if self.path.exists() and any(self.path.iterdir()):
+        elif self.path.exists() and not self.path.is_dir():
+            raise StoreError(f"{self.path}: is a file, not a store; choose another run_dir")
+        elif self.path.exists() and any(f.name != begun for f in self.path.iterdir()):
             raise StoreError(f"{self.path}: folder is not empty and not a store; choose another")
-        write_group(self.path, attributes)
-        write_group(self.path / "parts", {})
+        else:
+            write_group(self.path, attributes)
+        if not (self.path / "parts" / "zarr.json").exists():
+            write_group(self.path / "parts", {})
 
     def _first_attributes(self) -> dict[str, Any]:
         models = self.schema.models
@@ -185,14 +206,16 @@ class PartWriter:
             array = ArrayAppender(self.folder / name, np.dtype(kind), row_shape, chunk, length)
             return name, array
 
-        names = [*ROW_COLUMNS, *(f"token_{model}" for model in self.schema.models)]
         return dict(
             [
                 *(
                     column(f"activations/{h.name}", BFLOAT16, rows, chunk_rows, (h.width,))
                     for h in self.schema.hookpoints
                 ),
-                *(column(f"rows/{name}", np.int32, rows, chunk_rows) for name in names),
+                *(
+                    column(f"rows/{name}", np.int32, rows, chunk_rows)
+                    for name in self.schema.row_columns
+                ),
                 column(
                     "documents/text", np.uint8, self._attributes["text_bytes"], TEXT_CHUNK_BYTES
                 ),
@@ -201,6 +224,21 @@ class PartWriter:
                 column("documents/hash", np.uint64, documents, DOCUMENT_CHUNK),
             ]
         )
+
+    def _refuse_infinite(self, block: Block, cursor: int) -> None:
+        for hookpoint in self.schema.hookpoints:
+            if not torch.isfinite(block.activations[hookpoint.name]).all():
+                raise StoreError(
+                    f"{self.folder}: {hookpoint.name}: NaN or infinity in block {cursor}; compute "
+                    f"in a wider type (models.{hookpoint.model}.dtype: bfloat16 or float32)"
+                )
+
+    def _fitting_int32(self, name: str, values: np.ndarray) -> np.ndarray:
+        if len(values) and int(values.max()) > np.iinfo(np.int32).max:
+            raise StoreError(
+                f"{self.folder}: {name} {values.max()} does not fit 32 bits; harvest more parts"
+            )
+        return values.astype(np.int32)
 
     def _append_documents(self, block: Block) -> None:
         encoded = [encode_text(text) for text in block.texts]
@@ -265,8 +303,6 @@ def document_hash(encoded: bytes) -> int:
 
 def _first_difference(found: Any, wanted: Any, path: str = "") -> str:
     """Where two JSON values first differ, in words; empty if they are equal."""
-    if isinstance(wanted, tuple):
-        wanted = list(wanted)
     if isinstance(found, dict) and isinstance(wanted, dict):
         for key in [*found, *(key for key in wanted if key not in found)]:
             step = f"{path}.{key}" if path else str(key)

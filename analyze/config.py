@@ -1,0 +1,32 @@
+"""The `analyze` section of the configuration file."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from pipeline.config import Section
+
+
+class AnalyzeConfig(Section):
+    """What the analysis computes and shows."""
+
+    batch_rows: int = Field(4096, gt=0, description="rows encoded at a time")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
+    top_features: int = Field(
+        20, gt=0, description="features shown per exclusive group, by summed activation"
+    )
+    contexts: int = Field(
+        8, gt=0, description="text contexts per feature, each of another document"
+    )
+    context_rows: int = Field(24, gt=0, description="rows of text shown on either side of a firing")
+    planted: dict[str, str] = Field(
+        {},
+        description="model -> label of the domain that only this model was trained on, if known; "
+        "fills the planted table",
+    )
+    planted_ratio: float = Field(
+        3.0,
+        gt=0,
+        description="a feature counts for the planted domain if it fires at least this many times "
+        "as often per row there as elsewhere",
+    )

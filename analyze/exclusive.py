@@ -1,0 +1,78 @@
+"""Ranks the features that one model has and the other lacks, and holds them against what is known.
+
+For a partitioned dictionary the claim is membership in a model's exclusive group; for an ordinary
+crosscoder it is an extreme relative decoder norm. A claim here is where to look, not a verdict.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from analyze.norms import model_pair
+from analyze.sweep import SweepResult
+from pipeline.errors import ConfigError
+from train.crosscoder import Crosscoder
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Features claimed to be a model's own, strongest first, and by what rule."""
+
+    model: str
+    rule: str
+    features: list[int]
+
+
+@dataclass(frozen=True)
+class PlantedCount:
+    """Of `of` claimed features, `fires_there` fire mostly on the domain only their model saw."""
+
+    model: str
+    label: str
+    fires_there: int
+    of: int
+
+
+def claims(dictionary: Crosscoder, table: pl.DataFrame, count: int) -> list[Claim]:
+    """One claim per model, in the models' order; features that never fire are left out."""
+    return [_claim(dictionary, table, model, count) for model in model_pair(dictionary)]
+
+
+def _claim(dictionary: Crosscoder, table: pl.DataFrame, model: str, count: int) -> Claim:
+    alive = table.filter(pl.col("fires") > 0)
+    group = dictionary.partition.exclusive_group(model)
+    if group is not None:
+        own = alive.filter(pl.col("group") == group.name).sort("activation_sum", descending=True)
+        rule = "exclusive group, by summed activation"
+    else:
+        first = model == model_pair(dictionary)[0]
+        own = alive.sort("relative_decoder_norm", descending=first, nulls_last=True)
+        rule = f"most extreme relative decoder norm ({'largest' if first else 'smallest'})"
+    return Claim(model, rule, own["feature"].head(count).to_list())
+
+
+def planted_counts(
+    found: list[Claim],
+    result: SweepResult,
+    labels: list[str],
+    planted: dict[str, str],
+    ratio: float,
+) -> list[PlantedCount]:
+    """How many claimed features fire `ratio` times as often per row on the planted label."""
+    counts = []
+    for claim in found:
+        label = planted.get(claim.model)
+        if label is None:
+            continue
+        if label not in labels:
+            raise ConfigError(
+                f"analyze.planted.{claim.model}: no document is labelled {label!r}; "
+                f"the store has {', '.join(labels)}"
+            )
+        ratios = result.sums.rate_ratio(labels.index(label))[claim.features]
+        there = int(np.count_nonzero(ratios >= ratio))
+        counts.append(PlantedCount(claim.model, label, there, len(claim.features)))
+    return counts

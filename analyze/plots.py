@@ -1,0 +1,74 @@
+"""The histogram of relative decoder norms, as a PNG and as an interactive page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+import plotly.graph_objects as go
+import polars as pl
+from matplotlib.figure import Figure
+
+matplotlib.use("Agg")
+
+BIN_WIDTH = 0.02
+COLORS = ["#d95f02", "#8c8c8c", "#1b6ca8", "#2a9d5c", "#9b4f96"]
+
+
+def _alive_by_group(table: pl.DataFrame) -> list[tuple[str, list[float]]]:
+    alive = table.filter((pl.col("fires") > 0) & pl.col("relative_decoder_norm").is_not_null())
+    groups = table["group"].unique(maintain_order=True).to_list()
+    return [
+        (name, alive.filter(pl.col("group") == name)["relative_decoder_norm"].to_list())
+        for name in groups
+    ]
+
+
+def axis_title(models: tuple[str, str]) -> str:
+    """What the horizontal axis means."""
+    return f"relative decoder norm (0: {models[1]} alone, 1: {models[0]} alone)"
+
+
+def histogram_png(table: pl.DataFrame, models: tuple[str, str], path: Path) -> None:
+    """Stacked histogram by partition group, alive features only, logarithmic counts."""
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots()
+    groups = _alive_by_group(table)
+    edges = [number * BIN_WIDTH for number in range(round(1 / BIN_WIDTH) + 1)]
+    axes.hist(
+        [values for _, values in groups],
+        bins=edges,
+        stacked=True,
+        label=[f"{name} ({len(values)})" for name, values in groups],
+        color=[COLORS[n % len(COLORS)] for n in range(len(groups))],
+        log=True,
+    )
+    axes.set_xlabel(axis_title(models))
+    axes.set_ylabel("alive features")
+    axes.legend(title="group")
+    figure.savefig(path, dpi=150)
+
+
+def histogram_figure(table: pl.DataFrame, models: tuple[str, str]) -> go.Figure:
+    """The same histogram, interactive."""
+    figure = go.Figure(
+        [
+            go.Histogram(
+                x=values,
+                name=f"{name} ({len(values)})",
+                xbins={"start": 0, "end": 1 + BIN_WIDTH, "size": BIN_WIDTH},
+                marker_color=COLORS[number % len(COLORS)],
+            )
+            for number, (name, values) in enumerate(_alive_by_group(table))
+        ]
+    )
+    figure.update_layout(
+        barmode="stack",
+        template="plotly_white",
+        height=380,
+        margin={"l": 60, "r": 20, "t": 20, "b": 50},
+        legend_title_text="group",
+        xaxis_title=axis_title(models),
+        yaxis={"title": "alive features", "type": "log"},
+    )
+    return figure

@@ -1,0 +1,53 @@
+"""summary.json: the few numbers of a run that a script would read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from analyze.analysis import Analysis
+from analyze.norms import bin_counts, group_summary
+from store.reader import Store
+
+
+def summarize(store: Store, main: Analysis, baselines: list[Analysis]) -> dict[str, Any]:
+    """FVE, dead and paired fractions per model; the planted table; groups; baselines.
+
+    `planted` counts, for each model, those of its claimed features that fire on the domain only
+    it was trained on; keys of baselines carry the name of what they are (`crosscoder_a`).
+    """
+    planted: dict[str, int] = {}
+    planted_of: dict[str, int] = {}
+    for analysis in [main, *baselines]:
+        prefix = "" if analysis is main else f"{_kind(analysis)}_"
+        for count in analysis.planted:
+            planted[prefix + count.model] = count.fires_there
+            planted_of[prefix + count.model] = count.of
+    return {
+        "rows": store.rows,
+        "documents": len(store.documents),
+        "recipe": main.recipe,
+        "fve": main.fve,
+        "dead_fraction": main.dead_fraction,
+        "paired_fraction": {model: store.paired_fraction(model) for model in main.models},
+        "l0": main.result.l0,
+        "held_out_rows": main.result.held_out_rows,
+        "planted": planted,
+        "planted_of": planted_of,
+        "groups": group_summary(main.table).to_dicts(),
+        "relative_decoder_norm_bins": bin_counts(main.table),
+        "exclusive_features": {claim.model: claim.features for claim in main.claims},
+        "baselines": {
+            analysis.recipe: {
+                "fve": analysis.fve,
+                "dead_fraction": analysis.dead_fraction,
+                "l0": analysis.result.l0,
+                "relative_decoder_norm_bins": bin_counts(analysis.table),
+            }
+            for analysis in baselines
+        },
+    }
+
+
+def _kind(analysis: Analysis) -> str:
+    """`crosscoder` for a plain crosscoder, whatever its activation; else the recipe's name."""
+    return "crosscoder" if analysis.recipe.endswith("crosscoder") else analysis.recipe
