@@ -145,7 +145,9 @@ def _siblings(folder: Path) -> list[Path]:
 
 def _analyze(store: Store, folder: Path, section: AnalyzeConfig) -> Analysis:
     from analyze.analysis import analyze
+    from train.artifact import read_description
 
+    read_description(folder)  # an error must not come from under a progress bar
     with progress_bar("rows") as bar:
         task = bar.add_task(f"sweep {folder.name}", total=store.rows, note="")
         return analyze(store, folder, section, lambda rows: bar.update(task, advance=rows))
