@@ -95,7 +95,8 @@ def documents(domain: Domain, cache: Path) -> list[Document]:
 
 def split_held_out(domain: Domain, cache: Path) -> tuple[list[Document], list[Document]]:
     """Training and held-out documents: a document's own hash decides, so no seed is involved."""
-    training, held_out = [], []
+    training: list[Document] = []
+    held_out: list[Document] = []
     for document in documents(domain, cache):
         chosen = int(document.digest[:8], 16) < domain.held_out * 16**8
         (held_out if chosen else training).append(document)
@@ -148,7 +149,7 @@ def read_prose(cache: Path) -> Iterator[str]:
 
 
 def read_python(_cache: Path) -> Iterator[str]:
-    """The standard library's modules, without those under a licence of their own."""
+    """The standard library's modules, without those that reprint a licence of their own."""
     library = Path(sysconfig.get_path("stdlib"))
     for path in sorted(library.rglob("*.py")):
         relative = path.relative_to(library)
