@@ -43,10 +43,12 @@ class Document:
 
     @property
     def id(self) -> str:
+        """A name made of the domain and the start of the digest."""
         return f"{self.domain}-{self.digest[:12]}"
 
     @property
     def digest(self) -> str:
+        """SHA-256 of the text, in hexadecimal."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
 
@@ -207,6 +209,7 @@ class HelpPage(HTMLParser):
         self.in_article = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note whether what the tag encloses is skipped."""
         attributes = dict(attrs)
         self.in_article |= attributes.get("id") == "DisplayArea"
         if tag in self.BLOCKS:
@@ -217,6 +220,7 @@ class HelpPage(HTMLParser):
             self.open_tags.append((tag, skipped))
 
     def handle_endtag(self, tag: str) -> None:
+        """Close the tag and those left open inside it."""
         names = [name for name, _ in self.open_tags]
         if tag in names:
             del self.open_tags[len(names) - 1 - names[::-1].index(tag) :]
@@ -224,6 +228,7 @@ class HelpPage(HTMLParser):
             self.text.append("\n")
 
     def handle_data(self, data: str) -> None:
+        """Keep text of the article that no open tag skips."""
         if self.in_article and not any(skipped for _, skipped in self.open_tags):
             self.text.append(data.replace("\n", " "))
 
