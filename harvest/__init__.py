@@ -1,0 +1,1 @@
+"""Corpus -> tokens -> alignment -> forward passes -> store. Knows nothing of dictionaries."""

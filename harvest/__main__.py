@@ -1,0 +1,5 @@
+"""`python -m harvest run` is `harvest run`."""
+
+from harvest.cli import main
+
+main()
