@@ -38,13 +38,14 @@ $(VENV)/.installed-dev: $(VENV)/.created pyproject.toml
 # install Chromium or Chrome, or name one in CHROMIUM.
 .PHONY: chromium
 chromium:
-	@if [ -z "$$CHROMIUM" ] && ! command -v chromium chromium-browser google-chrome >/dev/null; then \
-	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    echo "installing chromium for the report's test"; \
-	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; \
-	  else \
-	    echo "no Chromium found: install it or set CHROMIUM=/path/to/chrome"; exit 1; \
-	  fi; \
+	@for name in "$$CHROMIUM" chromium chromium-browser google-chrome google-chrome-stable; do \
+	  if [ -n "$$name" ] && command -v "$$name" >/dev/null; then exit 0; fi; \
+	done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "installing Chromium for the report's test"; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; \
+	else \
+	  echo "no Chromium found: install it, or set CHROMIUM=/path/to/chrome"; exit 1; \
 	fi
 
 clean:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 matplotlib.use("Agg")
 
 BIN_WIDTH = 0.02
-COLORS = ["#d95f02", "#8c8c8c", "#1b6ca8", "#2a9d5c", "#9b4f96"]
+FIRST, SECOND, NEUTRAL = "#d95f02", "#1b6ca8", ["#8c8c8c", "#2a9d5c", "#9b4f96", "#c2a500"]
 
 
 def _alive_by_group(table: pl.DataFrame) -> list[tuple[str, list[float]]]:
@@ -21,6 +21,15 @@ def _alive_by_group(table: pl.DataFrame) -> list[tuple[str, list[float]]]:
     return [
         (name, alive.filter(pl.col("group") == name)["relative_decoder_norm"].to_list())
         for name in groups
+    ]
+
+
+def colors(names: list[str], first: str | None, second: str | None) -> list[str]:
+    """One colour per name: the first model's, the second's, neutral ones for everything else."""
+    rest = (name for name in names if name not in (first, second))
+    neutral = {name: NEUTRAL[number % len(NEUTRAL)] for number, name in enumerate(rest)}
+    return [
+        FIRST if name == first else SECOND if name == second else neutral[name] for name in names
     ]
 
 
@@ -40,7 +49,7 @@ def histogram_png(table: pl.DataFrame, models: tuple[str, str], path: Path) -> N
         bins=edges,
         stacked=True,
         label=[f"{name} ({len(values)})" for name, values in groups],
-        color=[COLORS[n % len(COLORS)] for n in range(len(groups))],
+        color=colors([name for name, _ in groups], *models),
         log=True,
     )
     axes.set_xlabel(axis_title(models))
@@ -51,15 +60,17 @@ def histogram_png(table: pl.DataFrame, models: tuple[str, str], path: Path) -> N
 
 def histogram_figure(table: pl.DataFrame, models: tuple[str, str]) -> go.Figure:
     """The same histogram, interactive."""
+    groups = _alive_by_group(table)
+    shades = colors([name for name, _ in groups], *models)
     figure = go.Figure(
         [
             go.Histogram(
                 x=values,
                 name=f"{name} ({len(values)})",
                 xbins={"start": 0, "end": 1 + BIN_WIDTH, "size": BIN_WIDTH},
-                marker_color=COLORS[number % len(COLORS)],
+                marker_color=shade,
             )
-            for number, (name, values) in enumerate(_alive_by_group(table))
+            for (name, values), shade in zip(groups, shades, strict=True)
         ]
     )
     figure.update_layout(

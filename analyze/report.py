@@ -12,8 +12,9 @@ import polars as pl
 from analyze.analysis import Analysis
 from analyze.config import AnalyzeConfig
 from analyze.contexts import Context, context_of
+from analyze.exclusive import Claim
 from analyze.norms import bin_counts, group_summary
-from analyze.plots import histogram_figure
+from analyze.plots import colors, histogram_figure
 from store.files import write_atomic
 from store.reader import Store
 
@@ -64,14 +65,16 @@ def write_report(
         config=config,
         groups=group_summary(main.table).to_dicts(),
         bins=bin_counts(main.table),
-        sections=[_section(store, main, number, config) for number in range(len(main.claims))],
+        sections=[_section(store, main, claim, config) for claim in reversed(main.claims)],
+        label_colors=colors(
+            store.documents.label_names, *(config.planted.get(model) for model in main.models)
+        ),
         histogram=histogram.to_html(full_html=False, include_plotlyjs=True),
     )
     write_atomic(path, [page.encode("utf-8", errors="replace")])
 
 
-def _section(store: Store, analysis: Analysis, number: int, config: AnalyzeConfig) -> Section:
-    claim = analysis.claims[number]
+def _section(store: Store, analysis: Analysis, claim: Claim, config: AnalyzeConfig) -> Section:
     label = config.planted.get(claim.model)
     cards = [_card(store, analysis, feature, label, config) for feature in claim.features]
     return Section(claim.model, claim.rule, label, cards)

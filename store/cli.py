@@ -46,7 +46,8 @@ def info(
     state = "complete" if summary["complete"] else "INCOMPLETE: run the harvest again to continue"
     out.print(
         f"[bold]{escape(summary['path'])}[/]: {summary['rows']:,} rows of {summary['documents']:,} "
-        f"documents, {summary['bytes'] / 1e6:,.1f} MB, {summary['parts']} part(s), {state}"
+        f"documents, {summary['bytes'] / 1e6:,.1f} MB, {summary['parts']} part(s), {state}",
+        soft_wrap=True,
     )
     table = Table("hookpoint", "width", "dtype", "median norm", "99% norm", "tokens paired")
     for entry in summary["hookpoints"]:
@@ -60,7 +61,7 @@ def info(
         )
     out.print(table)
     labels = ", ".join(f"{name or '(none)'} {count:,}" for name, count in summary["labels"].items())
-    out.print(f"documents by label: {escape(labels)}")
+    out.print(f"documents by label: {escape(labels)}", soft_wrap=True)
 
 
 @app.command()

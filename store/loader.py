@@ -80,11 +80,10 @@ class ShuffledLoader:
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Seeks. Raises StoreError if the state belongs to another order of rows."""
-        mine = self.state_dict()
-        for key, value in state.items():
-            if key != "batches_taken" and value != mine.get(key):
+        for key, mine in self.state_dict().items():
+            if key != "batches_taken" and state.get(key) != mine:
                 raise StoreError(
-                    f"{self.store.path}: loader state has {key} {value}, now {mine.get(key)}: "
+                    f"{self.store.path}: loader state has {key} {state.get(key)}, now {mine}: "
                     "not the same order of rows; restore the setting or train anew"
                 )
         self.batches_taken = int(state["batches_taken"])

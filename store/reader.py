@@ -154,6 +154,10 @@ class Store:
         counts = [part.attributes["tokens"][model] for part in self.parts]
         return sum(c["paired"] for c in counts) / max(1, sum(c["read"] for c in counts))
 
+    def part_of_chunk(self, chunk: int) -> Part:
+        """The part that a chunk lies in."""
+        return self._chunk_place(chunk)[0]
+
     def chunk_files(self, chunk: int) -> list[tuple[Path, tuple[int, ...], np.dtype]]:
         """File, shape and dtype of a chunk in every array that has one value per row."""
         part, number, _ = self._chunk_place(chunk)

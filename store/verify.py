@@ -67,9 +67,9 @@ def _check_file(file: Path, shape: tuple[int, ...], dtype: np.dtype) -> int:
 
 def _check_references(store: Store, chunk: int) -> int:
     """Rows refer to documents that exist and to spans that run forwards; reads nothing anew."""
-    documents = store.document_chunk(chunk)
+    documents = store.column_chunk("document", chunk)
     starts, ends = (store.column_chunk(name, chunk) for name in ("char_start", "char_end"))
-    if len(documents) and documents.max() >= len(store.documents):
+    if len(documents) and documents.max() >= store.part_of_chunk(chunk).document_count:
         raise StoreError(f"{store.path}: chunk {chunk}: a row refers to a document not there")
     if np.any(np.diff(documents) < 0) or np.any(documents < 0):
         raise StoreError(f"{store.path}: chunk {chunk}: documents out of order")

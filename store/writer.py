@@ -49,7 +49,8 @@ class Block:
     def __post_init__(self) -> None:
         rows = len(self.document)
         columns = [self.char_start, self.char_end, *self.tokens.values()]
-        assert all(len(values) == rows for values in [*columns, *self.activations.values()])
+        assert all(len(values) == rows for values in columns)
+        assert all(len(values) == rows for values in self.activations.values())
         assert len(self.labels) == len(self.texts)
         assert not rows or (self.document[0] >= 0 and self.document[-1] < len(self.texts))
         assert np.all(np.diff(self.document) >= 0)

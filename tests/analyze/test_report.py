@@ -99,8 +99,8 @@ def elements(dom):
     return parser
 
 
-def test_browser_finds_the_exclusive_features_of_both_models(elements):
-    assert elements.features == [("a", "feature-0"), ("b", "feature-5")]
+def test_browser_finds_the_exclusive_features_of_both_models_the_seconds_first(elements):
+    assert elements.features == [("b", "feature-5"), ("a", "feature-0")]
 
 
 def test_contexts_highlight_the_word_on_which_the_feature_fires(elements):

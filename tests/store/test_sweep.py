@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from store.sweep import sweep
+
+
+def everything(store, name):
+    return torch.cat([store.activations(name, chunk) for chunk in range(store.chunks)])
+
+
+def split_rows(store, split, fraction):
+    held_out = store.documents.validation_mask(fraction)[store.column("document")]
+    chosen = {"all": held_out | True, "train": ~held_out, "validation": held_out}[split]
+    return np.flatnonzero(chosen).tolist()
+
+
+@given(st.sampled_from(["all", "train", "validation"]), st.integers(1, 30), st.floats(0, 0.9))
+@settings(max_examples=25, deadline=None)
+def test_each_row_of_the_split_comes_once_in_order(large_store, split, batch_rows, fraction):
+    batches = list(sweep(large_store, batch_rows, split, fraction))
+    rows = [row for batch in batches for row in batch.rows.tolist()]
+    assert rows == split_rows(large_store, split, fraction)
+
+
+@given(st.integers(0, 500), st.integers(1, 30))
+@settings(max_examples=25, deadline=None)
+def test_a_limit_takes_the_first_rows_of_the_split(large_store, limit, batch_rows):
+    batches = sweep(large_store, batch_rows, "train", 0.3, limit)
+    rows = [row for batch in batches for row in batch.rows.tolist()]
+    assert rows == split_rows(large_store, "train", 0.3)[:limit]
+
+
+@pytest.mark.parametrize("name", ["a.mid", "b.mid"])
+@pytest.mark.parametrize("fraction", [0.0, 0.4])
+def test_batches_hold_the_rows_that_they_name(large_store, name, fraction):
+    stored = everything(large_store, name)
+    for batch in sweep(large_store, 7, "train", fraction):
+        assert torch.equal(batch.activations[name], stored[torch.from_numpy(batch.rows)])
+
+
+def test_batches_are_no_larger_than_asked(large_store):
+    sizes = [len(batch.rows) for batch in sweep(large_store, 7)]
+    assert 0 < max(sizes) <= 7
+
+
+def test_whole_runs_of_rows_are_views_of_the_mapped_chunk(large_store):
+    batches = sweep(large_store, 4)
+    first, second = next(batches).activations["a.mid"], next(batches).activations["a.mid"]
+    assert first.untyped_storage().data_ptr() == second.untyped_storage().data_ptr()
+
+
+def test_nothing_is_read_behind_the_limit(build_store, tmp_path):
+    store = build_store(tmp_path / "store.zarr", [[(16, 16, 16)]])
+    (store.parts[0].folder / "activations" / "a.mid" / "c" / "1" / "0").unlink()
+    assert [len(batch.rows) for batch in sweep(store, 16, limit=16)] == [16]
+
+
+def test_a_store_without_rows_gives_no_batches(build_store, tmp_path):
+    assert list(sweep(build_store(tmp_path / "store.zarr", [[(0,)]]), 4)) == []
