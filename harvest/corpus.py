@@ -96,7 +96,9 @@ def _open_dataset(spec: CorpusSpec) -> Any:
         if kind and Path(spec.path).is_file():
             dataset = load_dataset(kind, data_files=spec.path, split="train", streaming=True)
         else:
-            dataset = load_dataset(spec.path, spec.name, split=spec.split, streaming=True)
+            dataset = load_dataset(
+                spec.path, spec.name, split=spec.split, revision=spec.revision, streaming=True
+            )
         columns = list(dataset.column_names or next(iter(dataset.take(1)), {}))
     except (OSError, ValueError) as error:
         raise CorpusError(f"corpus.path: {spec.path}: cannot be read ({error})") from None

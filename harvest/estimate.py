@@ -40,11 +40,11 @@ class Estimate:
 
 def estimate(settings: Settings) -> Estimate:
     """Loads the models, plans a sample of the corpus, times a short pass."""
-    models = load_models(settings)
-    plan_documents = make_planner(settings, models)
     sample = list(islice(read_documents(settings.corpus), SAMPLE_DOCUMENTS))
     if not sample:
         raise CorpusError(f"corpus.path: {settings.corpus.path} holds no documents")
+    models = load_models(settings)
+    plan_documents = make_planner(settings, models)
     plan = plan_documents(sample)
     total = count_documents(settings.corpus)
     if total is None and len(sample) < SAMPLE_DOCUMENTS:

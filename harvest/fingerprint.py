@@ -63,7 +63,7 @@ def _corpus(spec: CorpusSpec) -> str:
     from huggingface_hub import HfApi
 
     try:
-        return f"hub:{HfApi().dataset_info(spec.path).sha}"
+        return f"hub:{HfApi().dataset_info(spec.path, revision=spec.revision).sha}"
     except (OSError, ValueError) as error:
         raise CorpusError(
             f"corpus.path: {spec.path}: neither a local file nor a dataset that can be reached "

@@ -24,9 +24,10 @@ from harvest.settings import Settings
 from harvest.tokens import TextTokenizer
 from pipeline.command import console, progress_bar
 from pipeline.errors import ConfigError, CorpusError, ModelError
+from store.block import Block
 from store.reader import Store
 from store.schema import Hookpoint, StoreSchema
-from store.writer import Block, PartWriter
+from store.writer import PartWriter
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,9 @@ def harvest(settings: Settings) -> HarvestSummary:
     """Begins, continues or finds complete the store at `settings.path`."""
     prints = fingerprints(settings.models, settings.corpus)
     if not _already_complete(settings, prints):
+        # Before minutes are spent on loading weights.
+        if next(read_documents(settings.corpus), None) is None:
+            raise CorpusError(f"corpus.path: {settings.corpus.path} holds no documents")
         models = load_models(settings)
         schema = make_schema(settings, models, prints)
         with PartWriter(settings.path, schema) as writer:
@@ -145,8 +149,6 @@ def _write_blocks(settings: Settings, models: list[HookedModel], writer: PartWri
             bar.tasks[0].total = expected
             bar.update(task, completed=rows, note=note)
         bar.tasks[0].total = rows
-    if done == 0:
-        raise CorpusError(f"corpus.path: {settings.corpus.path} holds no documents")
     writer.finish()
 
 

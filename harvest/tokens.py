@@ -30,13 +30,13 @@ class TextTokenizer:
                 f"models.{model}: {type(tokenizer).__name__} gives no character offsets; "
                 "use a model folder that has a tokenizer.json (a fast tokenizer)"
             )
-        self.prefix = _special_prefix(tokenizer, model)
         backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
         backend.post_processor = None
         backend.no_truncation()
         backend.no_padding()
         self._backend = backend
         self.serialized: str = backend.to_str()
+        self.prefix = _special_prefix(tokenizer, model)
 
     def encode(self, texts: list[str]) -> list[Tokens]:
         """The text tokens of each document, special tokens left out."""

@@ -52,6 +52,7 @@ class CorpusSpec(Section):
     )
     name: str | None = Field(None, description="configuration of a hub dataset")
     split: str = Field("train", description="split of a hub dataset")
+    revision: str | None = Field(None, description="revision of a hub dataset: a branch or commit")
     text_column: str = Field("text", description="column that holds the text")
     label_column: str | None = Field(
         None, description="column with a label per document (its domain), shown in reports"

@@ -7,9 +7,6 @@ byte-for-byte what an undisturbed writer would have left.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,43 +14,16 @@ from typing import Any
 import filelock
 import numpy as np
 import torch
-from torch import Tensor
 
 from pipeline.errors import StoreError
 from store.appender import ArrayAppender
 from store.bfloat16 import NATIVE as BFLOAT16
+from store.block import Block, document_hash, encode_text
 from store.chunks import to_numpy
-from store.files import TEMPORARY, make_folder, read_json, remove_temporaries, write_group
+from store.files import make_folder, read_json, remove_temporaries, write_group
+from store.root import begin_store
 from store.schema import DOCUMENT_CHUNK, TEXT_CHUNK_BYTES, StoreSchema, part_path
 from store.statistics import RowStatistics, merge
-
-
-@dataclass(frozen=True)
-class Block:
-    """Some documents, and the aligned rows that they gave.
-
-    activations: hookpoint name -> bfloat16 (rows, width); the row columns are int32 (rows,);
-    `document` indexes `texts`; tokens_read and tokens_paired count text tokens per model.
-    """
-
-    texts: list[str]
-    labels: list[str]
-    activations: dict[str, Tensor]
-    document: np.ndarray
-    char_start: np.ndarray
-    char_end: np.ndarray
-    tokens: dict[str, np.ndarray]
-    tokens_read: dict[str, int]
-    tokens_paired: dict[str, int]
-
-    def __post_init__(self) -> None:
-        rows = len(self.document)
-        columns = [self.char_start, self.char_end, *self.tokens.values()]
-        assert all(len(values) == rows for values in columns)
-        assert all(len(values) == rows for values in self.activations.values())
-        assert len(self.labels) == len(self.texts)
-        assert not rows or (self.document[0] >= 0 and self.document[-1] < len(self.texts))
-        assert np.all(np.diff(self.document) >= 0)
 
 
 class PartWriter:
@@ -86,7 +56,7 @@ class PartWriter:
 
     @property
     def cursor(self) -> int:
-        """Blocks committed so far."""
+        """Documents of the corpus done with, as the harvest counts them: where it goes on."""
         return int(self._attributes["cursor"])
 
     @property
@@ -100,7 +70,7 @@ class PartWriter:
         return bool(self._attributes["complete"])
 
     def append(self, block: Block, cursor: int) -> None:
-        """Writes `block` and commits it durably; `cursor` counts the blocks done with it.
+        """Writes `block` and commits it durably; `cursor` is where a later run goes on.
 
         After an error nothing of the block is committed and the part must be opened again.
         """
@@ -148,8 +118,7 @@ class PartWriter:
         self.close()
 
     def _open(self) -> None:
-        with filelock.FileLock(self.path.with_name(f".{self.path.name}.lock")):
-            self._write_root()
+        begin_store(self.path, self.schema)
         remove_temporaries(self.folder)
         if (self.folder / "zarr.json").exists():
             self._attributes = read_json(self.folder / "zarr.json")["attributes"]
@@ -158,28 +127,6 @@ class PartWriter:
         for group in ("activations", "rows", "documents"):
             write_group(self.folder / group, {})
         self._arrays = self._open_arrays()
-
-    def _write_root(self) -> None:
-        root = self.path / "zarr.json"
-        begun = root.name + TEMPORARY
-        attributes = self.schema.to_json()
-        if root.exists():
-            found = read_json(root).get("attributes", {})
-            StoreSchema.from_json(found, self.path)
-            difference = _first_difference(found, json.loads(json.dumps(attributes)))
-            if difference:
-                raise StoreError(
-                    f"{self.path}: was begun with other settings ({difference}); "
-                    "restore them, or delete the store, or choose another run_dir"
-                )
-        elif self.path.exists() and not self.path.is_dir():
-            raise StoreError(f"{self.path}: is a file, not a store; choose another run_dir")
-        elif self.path.exists() and any(f.name != begun for f in self.path.iterdir()):
-            raise StoreError(f"{self.path}: folder is not empty and not a store; choose another")
-        else:
-            write_group(self.path, attributes)
-        if not (self.path / "parts" / "zarr.json").exists():
-            write_group(self.path / "parts", {})
 
     def _first_attributes(self) -> dict[str, Any]:
         models = self.schema.models
@@ -230,8 +177,8 @@ class PartWriter:
         for hookpoint in self.schema.hookpoints:
             if not torch.isfinite(block.activations[hookpoint.name]).all():
                 raise StoreError(
-                    f"{self.folder}: {hookpoint.name}: NaN or infinity in block {cursor}; compute "
-                    f"in a wider type (models.{hookpoint.model}.dtype: bfloat16 or float32)"
+                    f"{self.folder}: {hookpoint.name}: NaN or infinity before document {cursor}; "
+                    f"give models.{hookpoint.model}.dtype bfloat16 or float32"
                 )
 
     def _fitting_int32(self, name: str, values: np.ndarray) -> np.ndarray:
@@ -290,31 +237,3 @@ class PartWriter:
     def _commit(self, attributes: dict[str, Any]) -> None:
         write_group(self.folder, attributes)
         self._attributes = attributes
-
-
-def encode_text(text: str) -> bytes:
-    """UTF-8 that survives lone surrogates, which Python strings may hold and UTF-8 may not."""
-    return text.encode("utf-8", errors="surrogatepass")
-
-
-def document_hash(encoded: bytes) -> int:
-    """A 64-bit hash of a document's text; which documents are held out follows from it."""
-    return int.from_bytes(hashlib.blake2b(encoded, digest_size=8).digest(), "little")
-
-
-def _first_difference(found: Any, wanted: Any, path: str = "") -> str:
-    """Where two JSON values first differ, in words; empty if they are equal."""
-    if isinstance(found, dict) and isinstance(wanted, dict):
-        for key in [*found, *(key for key in wanted if key not in found)]:
-            step = f"{path}.{key}" if path else str(key)
-            text = _first_difference(found.get(key), wanted.get(key), step)
-            if text:
-                return text
-        return ""
-    if isinstance(found, list) and isinstance(wanted, list) and len(found) == len(wanted):
-        for number, (left, right) in enumerate(zip(found, wanted, strict=True)):
-            text = _first_difference(left, right, f"{path}[{number}]")
-            if text:
-                return text
-        return ""
-    return "" if found == wanted else f"{path}: store has {found!r}, now {wanted!r}"

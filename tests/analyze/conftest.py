@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from store.block import Block
 from store.reader import Store
 from store.schema import Hookpoint, StoreSchema
-from store.writer import Block, PartWriter
+from store.writer import PartWriter
 from train.artifact import save_dictionary
 from train.crosscoder import Crosscoder, HookpointShape
 from train.partition import dedicated, single_group

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from store.block import Block
 from store.reader import Store
 from store.schema import Hookpoint, StoreSchema
-from store.writer import Block, PartWriter
+from store.writer import PartWriter
 
 TEXTS = [
     "",

@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 
 from pipeline.errors import StoreError
 from store import files
+from store.block import Block
 from store.reader import Store
 from store.verify import verify
-from store.writer import Block, PartWriter
+from store.writer import PartWriter
 
 LENGTHS = ((5, 0, 12), (9, 3), (), (0,), (16,))
 ROWS_AFTER = [0, 17, 29, 29, 29, 45]
@@ -400,7 +401,7 @@ def test_an_activation_that_is_no_number_is_refused_with_its_remedy(
     block.activations["b.mid"][1, 2] = value
     with (
         PartWriter(tmp_path / "store.zarr", make_schema()) as writer,
-        pytest.raises(StoreError, match=r"b\.mid: NaN or infinity in block 1.*models\.b\.dtype"),
+        pytest.raises(StoreError, match=r"b\.mid: NaN or infinity before document 1.*models\.b\.dtype"),
     ):
         writer.append(block, 1)
 

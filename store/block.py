@@ -1,0 +1,47 @@
+"""What a writer is given at a time: some documents and their aligned rows."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some documents, and the aligned rows that they gave.
+
+    activations: hookpoint name -> bfloat16 (rows, width); the row columns are int32 (rows,);
+    `document` indexes `texts`; tokens_read and tokens_paired count text tokens per model.
+    """
+
+    texts: list[str]
+    labels: list[str]
+    activations: dict[str, Tensor]
+    document: np.ndarray
+    char_start: np.ndarray
+    char_end: np.ndarray
+    tokens: dict[str, np.ndarray]
+    tokens_read: dict[str, int]
+    tokens_paired: dict[str, int]
+
+    def __post_init__(self) -> None:
+        rows = len(self.document)
+        columns = [self.char_start, self.char_end, *self.tokens.values()]
+        assert all(len(values) == rows for values in columns)
+        assert all(len(values) == rows for values in self.activations.values())
+        assert len(self.labels) == len(self.texts)
+        assert not rows or (self.document[0] >= 0 and self.document[-1] < len(self.texts))
+        assert np.all(np.diff(self.document) >= 0)
+
+
+def encode_text(text: str) -> bytes:
+    """UTF-8 that survives lone surrogates, which Python strings may hold and UTF-8 may not."""
+    return text.encode("utf-8", errors="surrogatepass")
+
+
+def document_hash(encoded: bytes) -> int:
+    """A 64-bit hash of a document's text; which documents are held out follows from it."""
+    return int.from_bytes(hashlib.blake2b(encoded, digest_size=8).digest(), "little")
