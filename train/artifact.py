@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import safetensors
 import safetensors.torch
@@ -16,6 +16,7 @@ import torch
 
 from pipeline.errors import DictionaryError
 from store.files import write_atomic
+from train.config import NormalizationName
 from train.crosscoder import Crosscoder, HookpointShape
 from train.partition import FeatureGroup, Partition
 
@@ -78,7 +79,10 @@ def build(description: dict[str, Any], file: Path) -> Crosscoder:
         )
         hookpoints = tuple(HookpointShape(**entry) for entry in description["hookpoints"])
         dtype = {"float32": torch.float32, "float64": torch.float64}[description["dtype"]]
-        return Crosscoder(hookpoints, Partition(groups), description["code_normalization"], dtype)
+        normalization = description["code_normalization"]
+        if normalization not in get_args(NormalizationName):
+            raise ValueError(f"unknown code_normalization {normalization!r}")
+        return Crosscoder(hookpoints, Partition(groups), normalization, dtype)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise DictionaryError(f"{file}: damaged description ({error!r})") from None
 

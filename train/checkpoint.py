@@ -43,15 +43,19 @@ def save_checkpoint(
     """Writes a checkpoint and removes all but the newest `keep`."""
     place = folder / f"step_{progress.step:08d}"
     temporary = place.with_name(place.name + TEMPORARY)
-    shutil.rmtree(temporary, ignore_errors=True)
-    shutil.rmtree(place, ignore_errors=True)
-    write_atomic(temporary / TENSORS, [safetensors.torch.save(_tensors(trainee))])
+    _remove_unfinished(folder)
     state = {
         "progress": asdict(progress),
         "settings": settings,
         "architecture": describe(trainee.dictionary),
     }
-    write_atomic(temporary / STATE, [json.dumps(state, indent=1).encode()])
+    try:
+        write_atomic(temporary / TENSORS, [safetensors.torch.save(_tensors(trainee))])
+        write_atomic(temporary / STATE, [json.dumps(state, indent=1).encode()])
+    except OSError:  # a full disk should not stay full of this
+        _remove_unfinished(folder)
+        raise
+    shutil.rmtree(place, ignore_errors=True)
     os.replace(temporary, place)
     fsync_folder(folder)
     for old in saved_steps(folder)[:-keep]:
@@ -68,22 +72,45 @@ def saved_steps(folder: Path) -> list[int]:
 def load_checkpoint(
     folder: Path, step: int, trainee: Trainee, settings: dict[str, Any]
 ) -> Progress:
-    """Restores a trainee in place. Raises DictionaryError if it was begun with other settings."""
+    """Restores a trainee in place.
+
+    Raises DictionaryError if the checkpoint is damaged or was begun with other settings.
+    """
     place = folder / f"step_{step:08d}"
+    file = place / STATE
     try:
-        state = json.loads((place / STATE).read_bytes())
-        tensors = safetensors.torch.load_file(place / TENSORS)
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
-        raise DictionaryError(f"{place}: cannot be read ({error}); delete it to go back") from None
-    for key in sorted(settings.keys() | state["settings"].keys()):
-        had, have = state["settings"].get(key), settings.get(key)
+        state = json.loads(file.read_bytes())
+        begun, progress = dict(state["settings"]), Progress(**state["progress"])
+        _refuse_other_settings(place, begun, settings)
+        file = place / TENSORS
+        _restore(trainee, safetensors.torch.load_file(file))
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        RuntimeError,
+        safetensors.SafetensorError,
+    ) as error:
+        raise DictionaryError(
+            f"{file}: damaged ({error!r}); delete {place} to go back to an older checkpoint"
+        ) from None
+    return progress
+
+
+def _remove_unfinished(folder: Path) -> None:
+    for stray in folder.glob(f"step_*{TEMPORARY}"):
+        shutil.rmtree(stray, ignore_errors=True)
+
+
+def _refuse_other_settings(place: Path, begun: dict[str, Any], settings: dict[str, Any]) -> None:
+    for key in sorted(settings.keys() | begun.keys()):
+        had, have = begun.get(key), settings.get(key)
         if had != have:
             raise DictionaryError(
                 f"{place}: was written with {key} {had!r}, now {have!r}; "
-                f"restore it, or delete {folder.parent} to train anew"
+                f"restore it, or delete {place.parent.parent} to train anew"
             )
-    _restore(trainee, tensors)
-    return Progress(**state["progress"])
 
 
 def _tensors(trainee: Trainee) -> dict[str, Tensor]:

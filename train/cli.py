@@ -33,19 +33,20 @@ def _commands() -> None:
 def run(
     store: Annotated[
         Path | None,
-        typer.Option("--store", help="The store.  [default: RUN_DIR/store.zarr of the config]"),
+        typer.Option("--store", help="The store (default: RUN_DIR/store.zarr of the config)."),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Where to write.  [default: RUN_DIR/dictionary of the config]"),
+        typer.Option("--out", help="Where to write (default: RUN_DIR/dictionary of the config)."),
     ] = None,
     config: ConfigOption = None,
     set_: SetOption = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say rows, bytes and time; write nothing.")
+        bool,
+        typer.Option("--dry-run", help="Say rows, bytes and time; write nothing (default: off)."),
     ] = False,
     check: Annotated[
-        bool, typer.Option("--check", help="Only validate the configuration.")
+        bool, typer.Option("--check", help="Only validate the configuration (default: off).")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -75,10 +76,11 @@ def _train(
         )
     names = " + ".join(section.recipes)
     with progress_bar("rows") as bar:
-        task = bar.add_task(f"train {names}", total=section.steps * section.batch_rows, note="")
+        rows = section.steps * section.batch_rows
+        task = bar.add_task(f"train {names}", total=rows, note="", visible=False)
 
         def show(done: int, note: str) -> None:
-            bar.update(task, completed=done * section.batch_rows, note=note)
+            bar.update(task, completed=done * section.batch_rows, note=note, visible=True)
 
         trained = train(store, section, folder, show)
     if as_json:

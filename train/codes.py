@@ -105,7 +105,9 @@ class _SelectPreactivations(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_N: Tensor) -> tuple[Tensor | None, ...]:
         pattern: Pattern = ctx.pattern
-        grad_bias = grad_N.new_zeros(pattern.features).index_add_(0, pattern.columns, grad_N)
+        # Not index_add_, whose order of additions on CUDA differs from run to run.
+        ones_B1 = grad_N.new_ones(pattern.batch, 1)
+        grad_bias = pattern.transposed_product(grad_N, ones_B1).squeeze(1)
         grads: list[Tensor | None] = []
         for x_BD, visible_V in zip(ctx.inputs, ctx.visible, strict=True):
             grad_FD = pattern.transposed_product(grad_N, x_BD)
@@ -133,12 +135,10 @@ class _Decode(torch.autograd.Function):
     def backward(ctx: Any, grad_BD: Tensor) -> tuple[Tensor | None, ...]:
         values_N, W_dec_VD, local_N, seen_N = ctx.saved_tensors
         pattern: Pattern = ctx.pattern
-        shape = (pattern.batch, len(W_dec_VD))
-        entries = _csr(pattern.row_starts, local_N, torch.zeros_like(values_N), shape)
-        product = torch.sparse.sampled_addmm(entries, grad_BD.contiguous(), W_dec_VD.T, beta=0.0)
+        grad_N = _products_at(pattern, local_N, grad_BD.contiguous(), W_dec_VD)
         grad_W_FD = pattern.transposed_product(values_N, grad_BD)
         grad_W_VD = take_features(grad_W_FD, ctx.visibility.features_V)
-        return product.values() * seen_N, None, grad_W_VD, None
+        return grad_N * seen_N, None, grad_W_VD, None
 
 
 @dataclass(frozen=True)
@@ -175,6 +175,15 @@ def decode_at(
 def take_features(full_FD: Tensor, visible_V: Tensor) -> Tensor:
     """Rows of a (features, width) tensor that a hookpoint sees."""
     return full_FD if len(visible_V) == len(full_FD) else full_FD[visible_V]
+
+
+def _products_at(pattern: Pattern, local_N: Tensor, grad_BD: Tensor, W_VD: Tensor) -> Tensor:
+    """For every entry: its row of `grad_BD` times its row of `W_VD`."""
+    shape = (pattern.batch, len(W_VD))
+    if len(local_N) > shape[0] * shape[1]:  # sampled_addmm refuses more entries than places
+        return (grad_BD @ W_VD.T)[pattern.rows, local_N]
+    entries = _csr(pattern.row_starts, local_N, torch.zeros_like(local_N, dtype=W_VD.dtype), shape)
+    return torch.sparse.sampled_addmm(entries, grad_BD, W_VD.T, beta=0.0).values()
 
 
 def _csr(starts: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:

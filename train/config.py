@@ -87,6 +87,11 @@ class TrainConfig(Section):
     def _consistent(self) -> TrainConfig:
         if self.k > self.features:
             raise ValueError(f"k {self.k} is larger than features {self.features}")
+        if self.threshold_start is not None and self.threshold_start >= self.steps:
+            raise ValueError(
+                f"threshold_start {self.threshold_start} is not before the last of "
+                f"{self.steps} steps: there would be no inference threshold"
+            )
         if len(set(self.recipes)) != len(self.recipes):
             raise ValueError(f"recipes {self.recipes} names one recipe twice")
         if any(not 0 <= share < 1 for share in self.exclusive.values()):

@@ -50,12 +50,20 @@ def initialize_bias(dictionary: Crosscoder, first_batch: Activations) -> None:
 
 
 def geometric_median(points: Float[Tensor, "rows width"]) -> Float[Tensor, " width"]:
-    """The point with the smallest sum of distances, by Weiszfeld's algorithm in float64."""
+    """The point with the smallest sum of distances, by Weiszfeld's algorithm in float64.
+
+    With the correction of Vardi and Zhang (PNAS 2000): the algorithm as such stands still on any
+    of the points that it happens to meet.
+    """
     x = points.to(torch.float64)
     guess = x.mean(dim=0)
     for _ in range(WEISZFELD_STEPS):
-        weights = 1 / (x - guess).norm(dim=1).clamp(min=1e-12)
-        better = (weights[:, None] * x).sum(dim=0) / weights.sum()
+        distances = (x - guess).norm(dim=1)
+        met = distances <= WEISZFELD_TOLERANCE * distances.median()
+        weights = (1 / distances).masked_fill(met, 0)
+        pull = (weights[:, None] * (x - guess)).sum(dim=0)
+        step = (1 - met.sum() / pull.norm().clamp(min=1e-300)).clamp(min=0)
+        better = guess + step * pull / weights.sum().clamp(min=1e-300)
         moved = (better - guess).norm()
         guess = better
         if moved <= WEISZFELD_TOLERANCE * guess.norm().clamp(min=1e-12):

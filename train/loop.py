@@ -1,13 +1,15 @@
 """The loop: reads each batch once and gives it to every dictionary of the run.
 
-Killed at any instant and started again, it goes on from the newest checkpoint that all of its
-dictionaries have, and ends with bit-identical weights on the same machine.
+Killed at any instant and started again, every dictionary goes on from its own newest checkpoint
+(one that is ahead of the others waits for them) and ends with bit-identical weights on the same
+machine.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Any
 
 import torch
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, DictionaryError
 from store.loader import Batch, LoaderOptions, ShuffledLoader
 from store.reader import Store
 from store.sweep import sweep
@@ -44,11 +46,12 @@ FREE_SETTINGS = {
 
 @dataclass(frozen=True)
 class Track:
-    """One dictionary of the run with its folder and its log."""
+    """One dictionary of the run with its folder, its log and the steps it had done before."""
 
     trainee: Trainee
     folder: Path
     log: MetricsLog
+    start: int
 
     @property
     def checkpoints(self) -> Path:
@@ -82,10 +85,12 @@ def train(
     ]
     folders = [output_folder(folder, n, recipe) for n, recipe in enumerate(config.recipes)]
     settings = binding_settings(store, config)
-    progress = _resume(trainees, folders, settings)
-    start = progress[0].step
-    if start:
-        loader.load_state_dict(progress[0].loader)
+    progress = [
+        _resume(trainee, place, settings) for trainee, place in zip(trainees, folders, strict=True)
+    ]
+    last = min(progress, key=lambda begun: begun.step)
+    if last.step:
+        loader.load_state_dict(last.loader)
     with ExitStack() as stack:
         tracks = [
             Track(
@@ -94,11 +99,12 @@ def train(
                 stack.enter_context(
                     MetricsLog(place, begun.metrics_bytes, config.wandb, place.name)
                 ),
+                begun.step,
             )
             for trainee, place, begun in zip(trainees, folders, progress, strict=True)
         ]
-        if start < config.steps:
-            _run_steps(tracks, loader, store, config, settings, start, on_step)
+        if last.step < config.steps:
+            _run_steps(tracks, loader, store, config, settings, on_step)
         return [_finish(track, store, config) for track in tracks]
 
 
@@ -136,18 +142,12 @@ def binding_settings(store: Store, config: TrainConfig) -> dict[str, Any]:
     return {**settings, "store_fingerprints": store.schema.fingerprints, "store_rows": store.rows}
 
 
-def _resume(
-    trainees: list[Trainee], folders: list[Path], settings: dict[str, Any]
-) -> list[Progress]:
-    """Loads the newest checkpoint that every dictionary has; step 0 if there is none."""
-    places = [folder / "checkpoints" for folder in folders]
-    common = set.intersection(*(set(saved_steps(place)) for place in places))
-    if not common:
-        return [Progress(0, {}, 0) for _ in trainees]
-    return [
-        load_checkpoint(place, max(common), trainee, settings)
-        for trainee, place in zip(trainees, places, strict=True)
-    ]
+def _resume(trainee: Trainee, folder: Path, settings: dict[str, Any]) -> Progress:
+    """Loads the newest checkpoint of a dictionary; step 0 if there is none."""
+    steps = saved_steps(folder / "checkpoints")
+    if not steps:
+        return Progress(0, {}, 0)
+    return load_checkpoint(folder / "checkpoints", steps[-1], trainee, settings)
 
 
 def _run_steps(
@@ -156,27 +156,27 @@ def _run_steps(
     store: Store,
     config: TrainConfig,
     settings: dict[str, Any],
-    start: int,
     on_step: OnStep,
 ) -> None:
-    clock = time.perf_counter()
+    logged, clock = loader.batches_taken, time.perf_counter()
     note = ""
     with closing(iter(loader)) as batches:
-        for step in range(start, config.steps):
+        for step in range(loader.batches_taken, config.steps):
             batch = next(batches)
-            results = [track.trainee.step(batch.activations, step) for track in tracks]
+            active = [track for track in tracks if track.start <= step]
+            results = [track.trainee.step(batch.activations, step) for track in active]
             done = step + 1
             if done % config.log_every == 0 or done == config.steps:
-                elapsed, clock = time.perf_counter() - clock, time.perf_counter()
-                for track, result in zip(tracks, results, strict=True):
-                    line = _metrics_line(track, result, step, config, elapsed)
-                    track.log.write(line)
-                note = _note(tracks[0], results[0])
-            if done % config.validate_every == 0 or done == config.steps:
-                for track in tracks:
+                rate = (done - logged) * config.batch_rows / (time.perf_counter() - clock)
+                logged, clock = done, time.perf_counter()
+                for track, result in zip(active, results, strict=True):
+                    track.log.write(_metrics_line(track, result, step, config, rate))
+                note = _note(active[0], results[0])
+            if done % config.validate_every == 0 and done < config.steps:
+                for track in active:
                     _log_validation(track, store, config, done)
             if done % config.checkpoint_every == 0 or done == config.steps:
-                for track in tracks:
+                for track in active:
                     progress = Progress(done, loader.state_dict(), track.log.bytes_written)
                     save_checkpoint(
                         track.checkpoints,
@@ -195,14 +195,19 @@ def dead_fraction(trainee: Trainee) -> float:
 
 
 def _metrics_line(
-    track: Track, result: StepMetrics, step: int, config: TrainConfig, elapsed: float
+    track: Track, result: StepMetrics, step: int, config: TrainConfig, rows_per_second: float
 ) -> dict[str, Any]:
     hookpoints = track.trainee.dictionary.hookpoints
-    rows = min(step + 1, config.log_every) * config.batch_rows
+    loss = float(result.loss)
+    if not math.isfinite(loss):
+        raise DictionaryError(
+            f"{track.folder}: {track.trainee.name}: loss is {loss} at step {step + 1}; "
+            f"lower train.lr, delete the folder and train anew"
+        )
     return {
         "step": step + 1,
         "rows": (step + 1) * config.batch_rows,
-        "loss": float(result.loss),
+        "loss": loss,
         **{name: float(term) for name, term in result.terms.items()},
         "fve": {h.name: value for h, value in zip(hookpoints, result.fve.tolist(), strict=True)},
         "l0": float(result.l0),
@@ -210,7 +215,7 @@ def _metrics_line(
         "lr": learning_rate(step, config),
         "k": active_features(step, config),
         "threshold": float(track.trainee.dictionary.threshold),
-        "rows_per_second": round(rows / elapsed, 1),
+        "rows_per_second": round(rows_per_second, 1),
     }
 
 
@@ -222,38 +227,33 @@ def _note(track: Track, result: StepMetrics) -> str:
     )
 
 
-def _validation_batches(store: Store, config: TrainConfig) -> list[Batch]:
-    return list(
-        sweep(
-            store,
-            config.batch_rows,
-            "validation",
-            config.validation_fraction,
-            limit=config.validation_rows,
-        )
+def _validation_batches(store: Store, config: TrainConfig) -> Iterator[Batch]:
+    return sweep(
+        store,
+        config.batch_rows,
+        "validation",
+        config.validation_fraction,
+        limit=config.validation_rows,
     )
 
 
-def _validate(track: Track, store: Store, config: TrainConfig) -> Evaluation:
-    return evaluate(track.trainee.dictionary, _validation_batches(store, config))
-
-
-def _log_validation(track: Track, store: Store, config: TrainConfig, step: int) -> None:
-    result = _validate(track, store, config)
+def _log_validation(track: Track, store: Store, config: TrainConfig, step: int) -> Evaluation:
+    result = evaluate(track.trainee.dictionary, _validation_batches(store, config))
     track.log.write(
         {"step": step, "validation": {"fve": result.fve, "l0": result.l0, "rows": result.rows}}
     )
+    return result
 
 
 def _finish(track: Track, store: Store, config: TrainConfig) -> TrainedDictionary:
-    """Writes the final dictionary."""
+    """Writes and validates the final dictionary; its last checkpoint has been saved."""
     provenance = {
         "recipe": track.trainee.name,
         "train": config.model_dump(mode="json"),
         "store": {"fingerprints": store.schema.fingerprints, "rows": store.rows},
     }
     save_dictionary(track.folder, track.trainee.dictionary, provenance)
-    validation = _validate(track, store, config)
+    validation = _log_validation(track, store, config, config.steps)
     return TrainedDictionary(
         track.trainee.name, track.folder, validation, dead_fraction(track.trainee)
     )

@@ -46,8 +46,9 @@ def auxk_loss(
 ) -> Float[Tensor, ""]:
     """Dead features fit the detached residual (arXiv 2406.04093, appendix A.2).
 
-    Per hookpoint: squared error over the residual's variance; NaN counts as 0. The largest dead
-    pre-activations are taken per partition group, so that one model's cannot crowd out another's.
+    Per hookpoint: squared error over the residual's variance; 0 where there is none. The largest
+    dead pre-activations are taken per partition group, so that one model's cannot crowd out
+    another's.
     """
     pattern = topk_of_groups(pre_BF, dead.groups)
     codes = dictionary.codes_at(x, pre_BF, pattern)
@@ -55,7 +56,9 @@ def auxk_loss(
     for fit_BD, e_BD in zip(dictionary.decode_scaled(codes, bias=False), residuals, strict=True):
         target_BD = e_BD.detach()
         variance = (target_BD - target_BD.mean(dim=0)).square().sum()
-        terms.append(((fit_BD - target_BD).square().sum() / variance).nan_to_num(0.0))
+        # Dividing by 0 and then replacing the result would leave NaN in the gradient.
+        weight = torch.where(variance > 0, 1 / variance, 0)
+        terms.append((fit_BD - target_BD).square().sum() * weight)
     return torch.stack(terms).sum()
 
 

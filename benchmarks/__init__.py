@@ -1,0 +1,1 @@
+"""Speed side by side with what a user would use instead, in one run, as ratios. Never a test."""

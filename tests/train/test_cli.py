@@ -1,0 +1,118 @@
+"""`train run` as a user types it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from train.cli import main
+
+from .conftest import tiny
+
+SETTINGS = [
+    part
+    for key, value in tiny(steps=20, threshold_start=1)
+    for part in ("--set", f"train.{key}={json.dumps(value, default=lambda v: v.model_dump())}")
+]
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Types `train run ...` in an empty folder; returns exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["train", "run", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        captured = capsys.readouterr()
+        return int(stop.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+def test_a_run_says_where_the_dictionary_is_and_what_comes_next(run, store_path):
+    code, out, _ = run("--store", store_path, "--out", "here/dictionary", *SETTINGS)
+    assert code == 0
+    assert out.startswith("here/dictionary: dfc: held-out FVE a ")
+    assert f"next: analyze norms --store {store_path} --dictionary here/dictionary" in out
+    assert Path("here/dictionary/model.safetensors").exists()
+
+
+def test_json_of_a_run_parses(run, store_path):
+    code, out, _ = run("--store", store_path, "--out", "dictionary", "--json", *SETTINGS)
+    (entry,) = json.loads(out)
+    assert code == 0
+    assert set(entry) == {"recipe", "folder", "fve", "l0", "dead_fraction"}
+
+
+def test_a_dry_run_states_rows_bytes_and_time_and_writes_nothing(run, store_path, tmp_path):
+    before = sorted(store_path.rglob("*"))
+    code, out, _ = run("--store", store_path, "--dry-run", *SETTINGS)
+    assert code == 0
+    assert "20 steps of 64 rows = 1,280 rows" in out
+    assert "MB under runs/default/dictionary" in out
+    assert "minutes here" in out
+    assert list(tmp_path.iterdir()) == []
+    assert sorted(store_path.rglob("*")) == before
+
+
+def test_json_of_a_dry_run_parses(run, store_path):
+    code, out, _ = run("--store", store_path, "--dry-run", "--json", *SETTINGS)
+    plan = json.loads(out)
+    assert code == 0
+    assert plan["rows_trained"] == 1280
+    assert plan["parameters"] == 2 * 32 * (12 + 20) + 40 + 12 + 20
+    assert plan["seconds"] > 0
+
+
+def test_the_bytes_of_a_dry_run_are_those_of_the_run(run, store_path):
+    _, out, _ = run("--store", store_path, "--dry-run", "--json", *SETTINGS)
+    run("--store", store_path, "--out", "dictionary", *SETTINGS)
+    written = sum(f.stat().st_size for f in Path("dictionary").rglob("*.safetensors"))
+    assert json.loads(out)["checkpoint_bytes"] == pytest.approx(written, rel=0.2)
+
+
+def test_checking_needs_no_store_and_says_nothing(run):
+    assert run("--check", *SETTINGS) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "train.featurs=9"], "--set: train.featurs: unknown key (given 9); did you mean"),
+        (["--set", "train.k=many"], "--set: train.k: given 'many'; input should be a valid int"),
+        (["--set", "train.k=0"], "--set: train.k: given 0; input should be greater than 0"),
+        (["--set", "train.wandb.mode=on"], "--set: train.wandb.mode: given True"),
+        (["--set", "train.recipes=[sae]"], "train.recipes.0: given 'sae'"),
+        (["--store", "nowhere"], "nowhere/zarr.json: no such file"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml: no such file"),
+    ],
+)
+def test_a_mistake_is_explained_in_one_line(run, arguments, message):
+    code, out, err = run(*arguments)
+    assert (code, out) == (1, "")
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+def test_an_unknown_model_in_exclusive_is_refused(run, store_path):
+    code, _, err = run("--store", store_path, *SETTINGS, "--set", "train.exclusive={z: 0.1}")
+    assert code == 1
+    assert "train.exclusive: unknown model 'z'; the store has a, b" in err
+
+
+def test_going_on_with_another_rate_is_refused_in_one_line(run, store_path):
+    arguments = ("--store", store_path, "--out", "dictionary", *SETTINGS)
+    run(*arguments)
+    code, out, err = run(*arguments, "--set", "train.lr=1e-3")
+    assert (code, out) == (1, "")
+    (line,) = [line for line in err.splitlines() if line.strip()]
+    assert "step_00000020: was written with lr 0.003, now 0.001; restore it, or delete" in line
+
+
+def test_help_explains_every_key_with_its_default(run):
+    code, out, _ = run("--help")
+    assert code == 0
+    for key in ("features", "threshold_beta", "window_chunks", "wandb"):
+        assert key in out

@@ -1,0 +1,105 @@
+"""How a dictionary starts."""
+
+import pytest
+import torch
+
+from store.reader import Store
+from train.config import TrainConfig
+from train.crosscoder import Crosscoder
+from train.initialize import geometric_median, initialize_scale
+from train.recipe import build_trainee
+
+from .conftest import WIDTHS, concept_rows
+
+
+def fresh(store: Store, config: TrainConfig) -> Crosscoder:
+    rows = concept_rows(64, seed=5)
+    return build_trainee("dfc", store, config, rows, torch.device("cpu")).dictionary
+
+
+def sum_of_distances(x: torch.Tensor, point: torch.Tensor) -> torch.Tensor:
+    return (x - point).norm(dim=1).sum()
+
+
+@pytest.mark.parametrize(
+    "points",
+    [[1.0, 2.0, 10.0], [-4.0, 0.0, 1.0, 1.0, 2.0], [0.0, 0.0, 0.0, 7.0, 9.0]],
+    ids=["plain", "the mean is one of the points", "the median is there three times"],
+)
+def test_geometric_median_of_points_on_a_line_is_their_median(points):
+    line = torch.tensor([3.0, -4.0]) / 5
+    x = torch.tensor(points)[:, None] * line + 10.0
+    median = torch.tensor(points).median() * line + 10.0
+    torch.testing.assert_close(geometric_median(x), median, atol=2e-2, rtol=0)
+
+
+def test_geometric_median_of_a_symmetric_set_is_its_centre():
+    half = torch.randn(50, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    centre = torch.arange(6, dtype=torch.float64)
+    x = torch.cat([centre + half, centre - half])
+    torch.testing.assert_close(geometric_median(x), centre, atol=1e-4, rtol=0)
+
+
+def test_geometric_median_hardly_moves_for_one_far_outlier():
+    x = torch.randn(100, 4, generator=torch.Generator().manual_seed(0))
+    spoilt = torch.cat([x, torch.full((1, 4), 1e6)])
+    assert (geometric_median(spoilt) - geometric_median(x)).norm() < 0.1
+
+
+def test_geometric_median_of_one_point_is_the_point():
+    x = torch.tensor([[1.0, -2.0]])
+    assert torch.equal(geometric_median(x), x[0])
+
+
+def test_no_point_nearby_has_a_smaller_sum_of_distances_than_the_geometric_median():
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(31, 5, generator=generator, dtype=torch.float64).exp()
+    best = geometric_median(x)
+    lowest = sum_of_distances(x, best)
+    for size in (1e-3, 1e-1, 1.0):
+        for _ in range(100):
+            step = size * torch.randn(5, generator=generator, dtype=torch.float64)
+            assert sum_of_distances(x, best + step) >= lowest - 1e-9
+
+
+def test_median_norms_of_both_models_become_equal(store, config):
+    dictionary = fresh(store, config)
+    rows = {name: concept_rows(4000, seed=0)[name] for name in WIDTHS}
+    target = (sum(WIDTHS.values()) / len(WIDTHS)) ** 0.5
+    for x in dictionary.scaled(rows):
+        assert float(x.norm(dim=1).median()) == pytest.approx(target, rel=0.05)
+
+
+def test_decoders_start_at_the_configured_norm(store, config):
+    norms = fresh(store, config.model_copy(update={"decoder_init_norm": 0.7})).decoder_norms()
+    assert norms[norms > 0].tolist() == pytest.approx([0.7] * int((norms > 0).sum()), rel=1e-5)
+
+
+def test_the_encoder_starts_as_the_decoder_transposed(store, config):
+    dictionary = fresh(store, config)
+    for encoder, decoder in zip(dictionary.W_enc, dictionary.W_dec, strict=True):
+        assert torch.equal(encoder, decoder)
+
+
+def test_the_decoder_bias_starts_at_the_geometric_median_of_the_first_batch(store, config):
+    dictionary = fresh(store, config)
+    for x, bias in zip(dictionary.scaled(concept_rows(64, seed=5)), dictionary.b_dec, strict=True):
+        assert torch.equal(bias, geometric_median(x))
+
+
+def test_another_seed_gives_other_weights(store, config):
+    other = config.model_copy(update={"seed": 1})
+    assert not torch.equal(fresh(store, config).W_enc[0], fresh(store, other).W_enc[0])
+
+
+def test_scaling_by_rows_without_any_norm_is_refused(store, config, monkeypatch):
+    monkeypatch.setattr("store.statistics.RowStatistics.norm_quantile", lambda self, q: 0.0)
+    with pytest.raises(Exception, match=r"a: median norm 0\.0; rows are empty or zero"):
+        initialize_scale(fresh_without_scale(), store)
+
+
+def fresh_without_scale() -> Crosscoder:
+    from train.crosscoder import HookpointShape
+    from train.partition import single_group
+
+    return Crosscoder((HookpointShape("a", "a", 12),), single_group(("a",), 4))
