@@ -401,7 +401,9 @@ def test_an_activation_that_is_no_number_is_refused_with_its_remedy(
     block.activations["b.mid"][1, 2] = value
     with (
         PartWriter(tmp_path / "store.zarr", make_schema()) as writer,
-        pytest.raises(StoreError, match=r"b\.mid: NaN or infinity before document 1.*models\.b\.dtype"),
+        pytest.raises(
+            StoreError, match=r"b\.mid: NaN or infinity before document 1.*models\.b\.dtype"
+        ),
     ):
         writer.append(block, 1)
 
