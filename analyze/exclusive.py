@@ -19,11 +19,12 @@ from train.crosscoder import Crosscoder
 
 @dataclass(frozen=True)
 class Claim:
-    """Features claimed to be a model's own, strongest first, and by what rule."""
+    """Features claimed to be a model's own, strongest first, by what rule, and their R."""
 
     model: str
     rule: str
     features: list[int]
+    relative_norms: list[float]
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ def _claim(dictionary: Crosscoder, table: pl.DataFrame, model: str, count: int) 
         first = model == model_pair(dictionary)[0]
         own = alive.sort("relative_decoder_norm", descending=first, nulls_last=True)
         rule = f"most extreme relative decoder norm ({'largest' if first else 'smallest'})"
-    return Claim(model, rule, own["feature"].head(count).to_list())
+    own = own.head(count)
+    return Claim(model, rule, own["feature"].to_list(), own["relative_decoder_norm"].to_list())
 
 
 def planted_counts(

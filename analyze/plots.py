@@ -54,7 +54,7 @@ def histogram_png(table: pl.DataFrame, models: tuple[str, str], path: Path) -> N
     )
     axes.set_xlabel(axis_title(models))
     axes.set_ylabel("alive features")
-    axes.legend(title="group")
+    figure.legend(title="group", loc="outside right upper")
     figure.savefig(path, dpi=150)
 
 
