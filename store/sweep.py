@@ -23,16 +23,21 @@ def sweep(
     validation_fraction: float = 0.0,
     limit: int | None = None,
 ) -> Iterator[Batch]:
-    """Yields batches of at most `batch_rows` rows; stops behind `limit` rows."""
+    """Yields batches of at most `batch_rows` rows.
+
+    A `limit` takes the same share of every chunk, so that a corpus in the order of its domains is
+    not judged by its first one.
+    """
     selection = RowSelection(store, split, validation_fraction)
-    remaining = selection.rows if limit is None else min(limit, selection.rows)
+    wanted = selection.rows if limit is None else min(limit, selection.rows)
+    seen = taken = 0
     for chunk in range(store.chunks):
-        if not remaining:
-            return
-        if not selection.chunk_sizes[chunk]:
+        seen += selection.chunk_sizes[chunk]
+        quota = wanted * seen // max(1, selection.rows) - taken
+        if not quota:
             continue
-        picked = selection.in_chunk(chunk)[:remaining]
-        remaining -= len(picked)
+        picked = selection.in_chunk(chunk)[:quota]
+        taken += quota
         mapped = {h.name: store.activations(h.name, chunk) for h in store.schema.hookpoints}
         for start in range(0, len(picked), batch_rows):
             rows = picked[start : start + batch_rows]
