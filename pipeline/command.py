@@ -20,6 +20,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 from pipeline.config import DEFAULT_FILE, Config, load_config
@@ -92,7 +93,7 @@ class RateColumn(ProgressColumn):
     """Completed units per second."""
 
     def __init__(self, unit: str) -> None:
-        super().__init__()
+        super().__init__(Column(no_wrap=True))
         self.unit = unit
 
     def render(self, task: Task) -> Text:
@@ -104,12 +105,12 @@ class RateColumn(ProgressColumn):
 def progress_bar(unit: str) -> Progress:
     """A progress bar with rate and ETA; its task may carry a `note` field (last loss, ...)."""
     return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=10),
         TaskProgressColumn(),
         RateColumn(unit),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True)),
         console=console,
     )

@@ -74,10 +74,9 @@ def _train(
         console.print(
             f"[yellow]note:[/] {store_path} is not complete; training on its {store.rows:,} rows"
         )
-    names = " + ".join(section.recipes)
     with progress_bar("rows") as bar:
         rows = section.steps * section.batch_rows
-        task = bar.add_task(f"train {names}", total=rows, note="", visible=False)
+        task = bar.add_task("train", total=rows, note="", visible=False)
 
         def show(done: int, note: str) -> None:
             bar.update(task, completed=done * section.batch_rows, note=note, visible=True)

@@ -75,7 +75,9 @@ class TrainConfig(Section):
     validation_fraction: float = Field(
         0.05, ge=0, lt=1, description="share of documents held out, by a hash of their text"
     )
-    validation_rows: int = Field(65_536, gt=0, description="held-out rows read per validation, spread over the store")
+    validation_rows: int = Field(
+        65_536, gt=0, description="held-out rows read per validation, spread over the store"
+    )
     validate_every: int = Field(5000, gt=0, description="steps between validations")
     log_every: int = Field(50, gt=0, description="steps between lines of metrics.jsonl")
     checkpoint_every: int = Field(5000, gt=0, description="steps between checkpoints")
