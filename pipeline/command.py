@@ -109,8 +109,8 @@ def progress_bar(unit: str) -> Progress:
         BarColumn(bar_width=10),
         TaskProgressColumn(),
         RateColumn(unit),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        TimeElapsedColumn(Column(no_wrap=True, min_width=7)),
+        TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
         TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True)),
         console=console,
     )
