@@ -103,8 +103,8 @@ def test_help_tells_of_debug(program, capsys):
     assert "--debug" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("shown", ["loss 0.5", "rows/s", "10/10"])
-def test_progress_shows_note_rate_and_count(shown):
+@pytest.mark.parametrize("shown", ["loss 0.5", "rows/s", "100%"])
+def test_progress_shows_note_rate_and_share(shown):
     bar = command.progress_bar("rows")
     bar.add_task("train", total=10, note="loss 0.5")
     for done in (4, 10):
