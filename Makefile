@@ -27,10 +27,12 @@ $(VENV)/.created:
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.created pyproject.toml
+	@echo "installing into $(VENV): a minute or two, 1.6 GB"
 	$(BIN)/pip install --quiet -e .
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.created pyproject.toml
+	@echo "installing into $(VENV): a minute or two, 1.6 GB"
 	$(BIN)/pip install --quiet -e '.[dev]'
 	touch $@ $(VENV)/.installed
 
