@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.installed
 	$(BIN)/pipeline run pipeline.yaml
 
-test: $(VENV)/.installed-dev chromium lint
+test: $(VENV)/.installed-dev lint chromium
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.installed-dev
@@ -47,7 +47,7 @@ chromium:
 	  echo "installing Chromium for the report's test"; \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; \
 	else \
-	  echo "no Chromium found: install it, or set CHROMIUM=/path/to/chrome"; exit 1; \
+	  echo "no Chromium found, the report's test will fail: install it, or set CHROMIUM=/path/to/chrome"; \
 	fi
 
 clean:

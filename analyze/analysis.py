@@ -5,14 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
-from analyze.config import AnalyzeConfig
-from analyze.exclusive import Claim, PlantedCount, claims, planted_counts
+from analyze.config import AnalyzeConfig, check_models
+from analyze.exclusive import (
+    Claim,
+    PlantedCount,
+    check_planted_labels,
+    claims,
+    planted_counts,
+)
+from analyze.labels import read_labels
 from analyze.norms import model_pair, norms_table
 from analyze.plots import histogram_figure, histogram_png
 from analyze.sweep import SweepResult, run_sweep
+from pipeline.errors import DictionaryError
 from store.reader import Store
 from train.artifact import load_dictionary, read_description
 from train.crosscoder import Crosscoder
@@ -37,7 +46,7 @@ class Analysis:
         return model_pair(self.dictionary)
 
     @property
-    def fve(self) -> dict[str, float]:
+    def fve(self) -> dict[str, float | None]:
         """FVE on held-out documents per model; per hookpoint if a model has several."""
         hookpoints = self.dictionary.hookpoints
         single = len({hookpoint.model for hookpoint in hookpoints}) == len(hookpoints)
@@ -63,14 +72,27 @@ def analyze(
     """One sweep over the store with the dictionary in `folder`."""
     dictionary = load_dictionary(folder).to(resolve_device(config.device))
     description = read_description(folder)
+    check_models(config.planted, model_pair(dictionary))
+    check_planted_labels(config.planted, read_labels(store.documents).names)
+    check_origin(store, description, folder)
     held_out = float(description.get("train", {}).get("validation_fraction", 0.0))
     result = run_sweep(store, dictionary, config, held_out, on_rows)
-    labels = store.documents.label_names
-    table = norms_table(dictionary, result, labels)
-    found = claims(dictionary, table, config.top_features)
-    planted = planted_counts(found, result, labels, config.planted, config.planted_ratio)
+    table = norms_table(dictionary, result)
+    found = claims(dictionary, table, config.top_features, config.min_fires)
+    planted = planted_counts(found, result, config.planted, config.planted_ratio)
     recipe = str(description.get("recipe", folder.name))
     return Analysis(folder, recipe, dictionary, result, table, found, planted)
+
+
+def check_origin(store: Store, description: dict[str, Any], folder: Path) -> None:
+    """Raises DictionaryError if the dictionary was trained on activations of other models."""
+    begun = description.get("store", {}).get("fingerprints", {})
+    for key, now in store.schema.fingerprints.items():
+        if key.startswith("models.") and begun.get(key, now) != now:
+            raise DictionaryError(
+                f"{folder}: was trained on another model {key.removeprefix('models.')} "
+                f"({begun[key]}) than {store.path} holds ({now}); name the store it was trained on"
+            )
 
 
 def write_tables(analysis: Analysis, out: Path) -> list[Path]:

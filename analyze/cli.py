@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from analyze.config import AnalyzeConfig
+from analyze.config import AnalyzeConfig, check_models
 from pipeline.command import (
     ConfigOption,
     JsonOption,
     SetOption,
+    console,
     make_app,
+    next_command,
     progress_bar,
     read_config,
     run,
@@ -57,10 +60,9 @@ def norms(
     settings, section = _settings(config, set_)
     from analyze.analysis import write_tables
     from analyze.norms import bin_counts, group_summary
-    from store.reader import Store
 
-    store_path = store or settings.store_path
-    analysis = _analyze(Store(store_path), dictionary or settings.dictionary_path, section)
+    opened = _open_store(store or settings.store_path)
+    analysis = _analyze(opened, dictionary or settings.dictionary_path, section)
     files = write_tables(analysis, out or settings.analysis_path)
     if as_json:
         value = {
@@ -74,7 +76,7 @@ def norms(
         return
     _print_norms(analysis)
     print(f"written: {', '.join(str(file) for file in files)}")
-    print("next: analyze report")
+    print("next:", next_command("analyze report", config, set_, store=store, dictionary=dictionary))
 
 
 @app.command(epilog=describe(AnalyzeConfig, "analyze"))
@@ -86,10 +88,13 @@ def report(
         typer.Option(
             "--baseline",
             help="A dictionary to compare with; may be repeated "
-            "(default: every folder DICTIONARY-* beside the dictionary).",
+            "(default: those of the config's further train.recipes).",
         ),
     ] = None,
-    out: OutOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder for all of it (default: RUN_DIR of the config)."),
+    ] = None,
     config: ConfigOption = None,
     set_: SetOption = None,
     check: Annotated[
@@ -105,42 +110,59 @@ def report(
     from analyze.report import write_report
     from analyze.summary import summarize
     from store.files import write_json
-    from store.reader import Store
 
-    opened = Store(store or settings.store_path)
-    main_folder = dictionary or settings.dictionary_path
-    tables = out or settings.analysis_path
-    main_analysis = _analyze(opened, main_folder, section)
+    opened = _open_store(store or settings.store_path)
+    folder = out or settings.run_dir
+    tables = folder / "analysis"
+    main_analysis = _analyze(opened, dictionary or settings.dictionary_path, section)
     write_tables(main_analysis, tables)
     baselines = []
-    for folder in baseline if baseline is not None else _siblings(main_folder):
-        baselines.append(_analyze(opened, folder, section))
-        write_tables(baselines[-1], tables / baselines[-1].recipe)
+    for other in (
+        _baselines(settings) if baseline is None and dictionary is None else baseline or []
+    ):
+        baselines.append(_analyze(opened, other, section))
+        write_tables(baselines[-1], tables / other.name)
     summary = summarize(opened, main_analysis, baselines)
-    page = tables.parent / "report.html"
+    page = folder / "report.html"
     write_report(opened, main_analysis, baselines, summary, section, page)
-    write_json(tables.parent / "summary.json", summary)
+    write_json(folder / "summary.json", summary)
     if as_json:
         print(json.dumps(summary, indent=2))
         return
     _print_norms(main_analysis)
     _print_planted([main_analysis, *baselines], section)
-    print(f"written: {tables}/, {tables.parent / 'summary.json'}")
+    print(f"written: {tables}/, {folder / 'summary.json'}")
     print(f"open: {page}")
 
 
 def _settings(file: Path | None, overrides: list[str] | None) -> tuple[Config, AnalyzeConfig]:
+    """Validates the section, and what it says of the configuration's models."""
     settings = read_config(file, overrides)
-    return settings, settings.section("analyze", AnalyzeConfig)
+    section = settings.section("analyze", AnalyzeConfig)
+    if settings.raw.get("models"):
+        check_models(section.planted, settings.models)
+    return settings, section
 
 
-def _siblings(folder: Path) -> list[Path]:
-    """Dictionaries that the same training run wrote beside the main one."""
-    return sorted(
-        place
-        for place in folder.parent.glob(f"{folder.name}-*")
-        if (place / "config.json").exists()
-    )
+def _open_store(path: Path) -> Store:
+    from store.reader import Store
+
+    store = Store(path)
+    if not store.complete:
+        console.print(
+            f"[yellow]note:[/] {escape(str(path))} is not complete; analyzing what it has"
+        )
+    return store
+
+
+def _baselines(settings: Config) -> list[Path]:
+    """Dictionaries of the configuration's further recipes, as far as they have been trained."""
+    from train.config import TrainConfig
+    from train.recipe import output_folder
+
+    recipes = settings.section("train", TrainConfig).recipes
+    folders = [output_folder(settings.dictionary_path, n, r) for n, r in enumerate(recipes)]
+    return [folder for folder in folders[1:] if (folder / "config.json").exists()]
 
 
 def _analyze(store: Store, folder: Path, section: AnalyzeConfig) -> Analysis:
@@ -149,7 +171,7 @@ def _analyze(store: Store, folder: Path, section: AnalyzeConfig) -> Analysis:
 
     read_description(folder)  # an error must not come from under a progress bar
     with progress_bar("rows") as bar:
-        task = bar.add_task(f"sweep {folder.name}", total=store.rows, note="")
+        task = bar.add_task(f"sweep {escape(folder.name)}", total=store.rows, note="")
         return analyze(store, folder, section, lambda rows: bar.update(task, advance=rows))
 
 
@@ -164,10 +186,10 @@ def _print_norms(analysis: Analysis) -> None:
     out.print(
         f"relative decoder norm (1: {first} alone, 0: {second} alone), alive features  {bins}"
     )
-    fve = "  ".join(f"{model} {value:.3f}" for model, value in analysis.fve.items())
+    fve = "  ".join(f"{model} {_word(value)}" for model, value in analysis.fve.items())
     dead = "  ".join(f"{model} {value:.1%}" for model, value in analysis.dead_fraction.items())
     out.print(
-        f"held-out FVE  {fve}   dead  {dead}   L0 {analysis.result.l0:.1f}   "
+        f"held-out FVE  {fve}   dead  {dead}   L0 {_word(analysis.result.l0)}   "
         "(norms in scaled units)"
     )
 
@@ -190,10 +212,16 @@ def _print_planted(analyses: list[Analysis], section: AnalyzeConfig) -> None:
 
 
 def _table(rows: list[dict[str, Any]], title: str) -> Table:
-    table = Table(*rows[0], title=title, title_justify="left")
+    table = Table(*(escape(name) for name in rows[0]), title=title, title_justify="left")
     for row in rows:
-        table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()))
+        table.add_row(*(escape(_word(value)) for value in row.values()))
     return table
+
+
+def _word(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def main() -> None:

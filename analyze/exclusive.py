@@ -37,44 +37,45 @@ class PlantedCount:
     of: int
 
 
-def claims(dictionary: Crosscoder, table: pl.DataFrame, count: int) -> list[Claim]:
-    """One claim per model, in the models' order; features that never fire are left out."""
-    return [_claim(dictionary, table, model, count) for model in model_pair(dictionary)]
+def claims(dictionary: Crosscoder, table: pl.DataFrame, count: int, min_fires: int) -> list[Claim]:
+    """One claim per model, in the models' order, of features that fire on `min_fires` rows."""
+    active = table.filter(pl.col("fires") >= min_fires)
+    return [_claim(dictionary, active, model, count) for model in model_pair(dictionary)]
 
 
-def _claim(dictionary: Crosscoder, table: pl.DataFrame, model: str, count: int) -> Claim:
-    alive = table.filter(pl.col("fires") > 0)
+def _claim(dictionary: Crosscoder, active: pl.DataFrame, model: str, count: int) -> Claim:
     group = dictionary.partition.exclusive_group(model)
     if group is not None:
-        own = alive.filter(pl.col("group") == group.name).sort("activation_sum", descending=True)
+        own = active.filter(pl.col("group") == group.name).sort("activation_sum", descending=True)
         rule = "exclusive group, by summed activation"
     else:
         first = model == model_pair(dictionary)[0]
-        own = alive.sort("relative_decoder_norm", descending=first, nulls_last=True)
+        norm = pl.col("relative_decoder_norm")
+        own = active.filter(norm > 0.5 if first else norm < 0.5).sort(norm, descending=first)
         rule = f"most extreme relative decoder norm ({'largest' if first else 'smallest'})"
     own = own.head(count)
     return Claim(model, rule, own["feature"].to_list(), own["relative_decoder_norm"].to_list())
 
 
 def planted_counts(
-    found: list[Claim],
-    result: SweepResult,
-    labels: list[str],
-    planted: dict[str, str],
-    ratio: float,
+    found: list[Claim], result: SweepResult, planted: dict[str, str], ratio: float
 ) -> list[PlantedCount]:
     """How many claimed features fire `ratio` times as often per row on the planted label."""
     counts = []
     for claim in found:
-        label = planted.get(claim.model)
-        if label is None:
-            continue
+        if claim.model in planted:
+            label = planted[claim.model]
+            ratios = result.sums.rate_ratio(result.labels.names.index(label))[claim.features]
+            there = int(np.count_nonzero(ratios >= ratio))
+            counts.append(PlantedCount(claim.model, label, there, len(claim.features)))
+    return counts
+
+
+def check_planted_labels(planted: dict[str, str], labels: list[str]) -> None:
+    """Raises ConfigError if a planted label is that of no document."""
+    for model, label in planted.items():
         if label not in labels:
             raise ConfigError(
-                f"analyze.planted.{claim.model}: no document is labelled {label!r}; "
+                f"analyze.planted.{model}: no document is labelled {label!r}; "
                 f"the store has {', '.join(labels)}"
             )
-        ratios = result.sums.rate_ratio(labels.index(label))[claim.features]
-        there = int(np.count_nonzero(ratios >= ratio))
-        counts.append(PlantedCount(claim.model, label, there, len(claim.features)))
-    return counts

@@ -7,8 +7,6 @@ is the same; in raw units they could not be compared across models.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 import polars as pl
 
@@ -44,7 +42,7 @@ def relative_decoder_norm(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         return first / (first + second)
 
 
-def norms_table(dictionary: Crosscoder, result: SweepResult, labels: Iterable[str]) -> pl.DataFrame:
+def norms_table(dictionary: Crosscoder, result: SweepResult) -> pl.DataFrame:
     """One line per feature: group, norms, R, firing, and the share of its firing per label."""
     first, second = model_pair(dictionary)
     norms = model_norms(dictionary)
@@ -61,7 +59,7 @@ def norms_table(dictionary: Crosscoder, result: SweepResult, labels: Iterable[st
             "fires": sums.fires.sum(axis=1).astype(np.int64),
             "activation_sum": sums.activation.sum(axis=1),
             "activation_max": sums.largest,
-            **{f"share_{label or 'unlabelled'}": shares[:, n] for n, label in enumerate(labels)},
+            **{f"share_{label}": shares[:, n] for n, label in enumerate(result.labels.names)},
         }
     ).with_columns(pl.col("relative_decoder_norm").fill_nan(None))
 

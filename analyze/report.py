@@ -66,8 +66,9 @@ def write_report(
         groups=group_summary(main.table).to_dicts(),
         bins=bin_counts(main.table),
         sections=[_section(store, main, claim, config) for claim in reversed(main.claims)],
+        labels=main.result.labels.names,
         label_colors=colors(
-            store.documents.label_names, *(config.planted.get(model) for model in main.models)
+            main.result.labels.names, *(config.planted.get(model) for model in main.models)
         ),
         histogram=histogram.to_html(full_html=False, include_plotlyjs=True),
     )
@@ -83,11 +84,9 @@ def _section(store: Store, analysis: Analysis, claim: Claim, config: AnalyzeConf
 def _card(
     store: Store, analysis: Analysis, feature: int, label: str | None, config: AnalyzeConfig
 ) -> FeatureCard:
-    names = store.documents.label_names
-    shares = analysis.result.sums.shares()[feature].tolist()
-    ratio = None
-    if label is not None:
-        ratio = float(analysis.result.sums.rate_ratio(names.index(label))[feature])
+    sums, names = analysis.result.sums, analysis.result.labels.names
+    shares = sums.shares()[feature].tolist()
+    ratio = None if label is None else float(sums.rate_ratio(names.index(label))[feature])
     contexts = [
         context_of(store, analysis.dictionary, feature, row, value, config.context_rows)
         for row, value in analysis.result.top.of(feature)

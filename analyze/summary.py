@@ -18,7 +18,7 @@ def summarize(store: Store, main: Analysis, baselines: list[Analysis]) -> dict[s
     planted: dict[str, int] = {}
     planted_of: dict[str, int] = {}
     for analysis in [main, *baselines]:
-        prefix = "" if analysis is main else f"{_kind(analysis)}_"
+        prefix = "" if analysis is main else f"{_kind(analysis, baselines)}_"
         for count in analysis.planted:
             planted[prefix + count.model] = count.fires_there
             planted_of[prefix + count.model] = count.of
@@ -37,7 +37,8 @@ def summarize(store: Store, main: Analysis, baselines: list[Analysis]) -> dict[s
         "relative_decoder_norm_bins": bin_counts(main.table),
         "exclusive_features": {claim.model: claim.features for claim in main.claims},
         "baselines": {
-            analysis.recipe: {
+            analysis.folder.name: {
+                "recipe": analysis.recipe,
                 "fve": analysis.fve,
                 "dead_fraction": analysis.dead_fraction,
                 "l0": analysis.result.l0,
@@ -48,6 +49,7 @@ def summarize(store: Store, main: Analysis, baselines: list[Analysis]) -> dict[s
     }
 
 
-def _kind(analysis: Analysis) -> str:
-    """`crosscoder` for a plain crosscoder, whatever its activation; else the recipe's name."""
-    return "crosscoder" if analysis.recipe.endswith("crosscoder") else analysis.recipe
+def _kind(analysis: Analysis, baselines: list[Analysis]) -> str:
+    """`crosscoder` for the one plain crosscoder, else the name of the dictionary's folder."""
+    plain = [other for other in baselines if other.recipe.endswith("crosscoder")]
+    return "crosscoder" if plain == [analysis] else analysis.folder.name

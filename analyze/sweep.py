@@ -14,6 +14,7 @@ import torch
 
 from analyze.accumulators import Entries, FeatureSums, TopRows
 from analyze.config import AnalyzeConfig
+from analyze.labels import Labels, read_labels
 from pipeline.errors import DictionaryError
 from store.loader import Batch
 from store.reader import Store
@@ -25,12 +26,13 @@ from train.evaluate import VarianceExplained, reconstruct
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What one pass gives. `fve` and `l0` are of held-out documents, per hookpoint name."""
+    """What one pass gives. `fve` and `l0` are of held-out documents, None if there are none."""
 
     sums: FeatureSums
     top: TopRows
-    fve: dict[str, float]
-    l0: float
+    labels: Labels
+    fve: dict[str, float | None]
+    l0: float | None
     held_out_rows: int
 
 
@@ -44,9 +46,9 @@ def run_sweep(
     """Reads every row once. Raises DictionaryError if the dictionary does not fit the store."""
     check_fit(store, dictionary)
     features = dictionary.partition.features
-    labels = store.documents.labels
+    labels = read_labels(store.documents)
     held_out = store.documents.validation_mask(validation_fraction)
-    sums = FeatureSums(features, len(store.documents.label_names))
+    sums = FeatureSums(features, len(labels.names))
     top = TopRows(features, config.contexts)
     variance = {hookpoint.name: VarianceExplained() for hookpoint in dictionary.hookpoints}
     active = rows = 0
@@ -54,7 +56,7 @@ def run_sweep(
         documents = _documents_of(store, batch)
         codes, reconstructions = reconstruct(dictionary, batch.activations)
         entries = _entries(codes, batch, documents)
-        sums.update(entries, labels[entries.documents], labels[documents])
+        sums.update(entries, labels.of_document[entries.documents], labels.of_document[documents])
         top.update(entries)
         kept = held_out[documents]
         if kept.any():
@@ -65,8 +67,8 @@ def run_sweep(
             active += int(held_out[entries.documents].sum())
             rows += int(kept.sum())
         on_rows(len(batch.rows))
-    fve = {name: accumulator.fve for name, accumulator in variance.items()}
-    return SweepResult(sums, top, fve, active / max(1, rows), rows)
+    fve: dict[str, float | None] = {name: accumulator.fve for name, accumulator in variance.items()}
+    return SweepResult(sums, top, labels, fve, active / rows if rows else None, rows)
 
 
 def check_fit(store: Store, dictionary: Crosscoder) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from pipeline.command import ConfigOption, SetOption, console, make_app, read_config
 from pipeline.command import run as run_app
@@ -29,7 +30,12 @@ def run(
     config: ConfigOption = None,
     set_: SetOption = None,
     start: Annotated[
-        str, typer.Option("--from", help="First stage to run: harvest, train or analyze.")
+        str,
+        typer.Option(
+            "--from",
+            help="First stage to run: harvest, train or analyze (default: harvest).",
+            show_default=False,
+        ),
     ] = "harvest",
     check: Annotated[
         bool, typer.Option("--check", help="Only validate the configuration (default: off).")
@@ -46,7 +52,7 @@ def run(
     stages = STAGES[names.index(start) :]
     check_all(stages, chosen, set_ or [])
     if check:
-        console.print(f"{chosen}: every section is valid")
+        console.print(f"{escape(str(chosen))}: every section is valid")
         return
     seconds = run_all(stages, chosen, set_ or [])
     times = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -41,12 +42,24 @@ JsonOption = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON (default: off).")
 ]
 
+REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
+
 console = Console(stderr=True, highlight=False)
 
 
 def read_config(file: Path | None, overrides: list[str] | None) -> Config:
     """The configuration that `--config` and `--set` describe. Raises ConfigError."""
     return load_config(file or DEFAULT_FILE, overrides or [], explicit=file is not None)
+
+
+def next_command(
+    words: str, file: Path | None, overrides: list[str] | None, **paths: Path | None
+) -> str:
+    """A command to run next, with the options that the user gave to this one, quoted."""
+    options = [("--config", file), *(("--set", text) for text in overrides or [])]
+    options += [(f"--{name}", path) for name, path in paths.items()]
+    given = [f"{name} {shlex.quote(str(value))}" for name, value in options if value is not None]
+    return " ".join([words, *given])
 
 
 def make_app(help: str) -> typer.Typer:
@@ -76,11 +89,14 @@ def run(app: typer.Typer) -> NoReturn:
             _fail("interrupted; run the same command again to continue", code=130)
         raise
     except OSError as error:
-        if debug or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        if debug or (error.filename is None and error.errno not in REFUSED):
             raise
-        _fail(
-            f"{error.filename or 'output'}: {error.strerror}; free space or choose another run_dir"
+        remedy = (
+            "free space or choose another run_dir"
+            if error.errno in REFUSED
+            else "name another path"
         )
+        _fail(f"{error.filename or 'output'}: {error.strerror}; {remedy}")
     sys.exit(0)
 
 

@@ -8,6 +8,7 @@ from the current directory, as on the command line.
 from __future__ import annotations
 
 import difflib
+import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -74,7 +75,8 @@ class Config:
     @property
     def run_dir(self) -> Path:
         """Folder beneath which everything of this run is written."""
-        return Path(self._validate("run_dir", Annotated[str, Field(min_length=1)], "runs/default"))
+        path = self._validate("run_dir", Annotated[str, Field(min_length=1)], "runs/default")
+        return Path(path).expanduser()
 
     @property
     def models(self) -> dict[str, ModelSpec]:
@@ -131,7 +133,8 @@ class Config:
             )
         if first["type"] == "missing":
             return f"{where}: {location}: missing; this key is required"
-        return f"{where}: {location}: given {given!r}; {_lower_first(first['msg'])}"
+        message = _lower_first(first["msg"].removeprefix("Value error, "))
+        return f"{where}: {location}: given {reprlib.repr(given)}; {message}"
 
 
 def load_config(file: Path, overrides: list[str], explicit: bool = True) -> Config:
@@ -156,11 +159,25 @@ def allowed_keys(kind: Any, location: tuple[int | str, ...] = ()) -> list[str]:
 
 def describe(kind: type[Section], name: str) -> str:
     """The keys of a section with types, defaults and meanings, for `--help`."""
-    lines = [f"Keys of section `{name}` (set with --set {name}.KEY=VALUE):"]
+    heading = f"Keys of section `{name}` (set with --set {name}.KEY=VALUE):"
+    return "\n\n".join([heading, *_describe_keys(kind, "")])
+
+
+def _describe_keys(kind: type[Section], prefix: str) -> list[str]:
+    lines = []
     for key, info in kind.model_fields.items():
-        default = "required" if info.is_required() else f"default {info.get_default()}"
-        lines.append(f"{key} ({default}): {info.description}")
-    return "\n\n".join(lines)
+        default = info.get_default()
+        if isinstance(default, Section):
+            lines += _describe_keys(type(default), f"{prefix}{key}.")
+            continue
+        shown = "required" if info.is_required() else f"default {_yaml_word(default)}"
+        lines.append(f"{prefix}{key} ({shown}): {info.description}")
+    return lines
+
+
+def _yaml_word(value: Any) -> str:
+    """A default as it would stand in the file."""
+    return yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
 
 
 def _model_at(kind: Any, steps: list[int | str]) -> type[BaseModel] | None:
@@ -180,11 +197,25 @@ def _model_at(kind: Any, steps: list[int | str]) -> type[BaseModel] | None:
     return None
 
 
+class _StrictLoader(yaml.SafeLoader):
+    """YAML without tags that run code, and without a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            if key_node.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key_node.value!r} is given twice", key_node.start_mark
+                )
+            seen.add(key_node.value)
+        return super().construct_mapping(node, deep)
+
+
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
-        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
+        raw = yaml.load(file.read_text(encoding="utf-8"), Loader=_StrictLoader)
     except FileNotFoundError:
-        raise ConfigError(f"{file}: no such file; name one with --config FILE") from None
+        raise ConfigError(f"{file}: no such file; name a configuration file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read ({error})") from None
     except yaml.YAMLError as error:

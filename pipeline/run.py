@@ -32,6 +32,9 @@ STAGES = (
 )
 
 
+INTERRUPTED = 130
+
+
 class StageFailed(CrossdiffError):
     """A stage ended with an error, which it has already explained."""
 
@@ -57,9 +60,20 @@ def _run(stage: Stage, file: Path, overrides: Sequence[str], flags: Sequence[str
     settings = [word for text in overrides for word in ("--set", text)]
     # -P: a folder of the current directory that is called like a stage must not shadow it.
     command = [sys.executable, "-P", "-m", *stage.words, "--config", str(file), *settings, *flags]
-    code = subprocess.run(command, check=False).returncode
+    code = _wait(subprocess.Popen(command))
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt
     if code:
         raise StageFailed(
             f"stage {stage.name} ended with code {code}; mend what it says above and run the "
             "same command again: finished work is kept"
         )
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int:
+    """Exit code of a stage. Ctrl-C reaches the stage too, which gets the time to save its work."""
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue

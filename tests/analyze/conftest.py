@@ -52,7 +52,7 @@ def known_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """60 documents of 12 words in three domains, in chunks of 50 rows."""
     path = tmp_path_factory.mktemp("known") / "store.zarr"
     hookpoints = (Hookpoint(A, "a", 6), Hookpoint(B, "b", 8))
-    schema = StoreSchema(hookpoints, 50, {"a": "1", "b": "2"}, {})
+    schema = StoreSchema(hookpoints, 50, {"models.a": "1", "models.b": "2", "corpus": "3"}, {})
     generator = torch.Generator().manual_seed(0)
     pick = np.random.default_rng(0)
     with PartWriter(path, schema) as writer:

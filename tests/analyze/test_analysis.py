@@ -8,11 +8,11 @@ from analyze.norms import BINS, bin_counts, group_summary, relative_decoder_norm
 from analyze.summary import summarize
 from analyze.sweep import run_sweep
 from pipeline.errors import ConfigError, DictionaryError
-from train.artifact import load_dictionary
+from train.artifact import load_dictionary, save_dictionary
 from train.crosscoder import Crosscoder, HookpointShape
 from train.partition import single_group
 
-CONFIG = AnalyzeConfig(batch_rows=32, contexts=3, planted={"a": "german", "b": "code"})
+CONFIG = AnalyzeConfig(batch_rows=32, contexts=3, min_fires=1, planted={"a": "german", "b": "code"})
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,9 @@ def test_summary_names_planted_counts_of_both_dictionaries(
     summary = summarize(known_store, analysis, [baseline])
     assert set(summary["planted"]) == {"a", "b", "crosscoder_a", "crosscoder_b"}
     assert summary["paired_fraction"] == {"a": 0.8, "b": 1.0}
-    assert summary["baselines"]["batch_topk_crosscoder"]["fve"]["a"] == pytest.approx(1, abs=1e-5)
+    assert summary["baselines"]["dictionary-batch_topk_crosscoder"]["fve"]["a"] == pytest.approx(
+        1, abs=1e-5
+    )
 
 
 def test_table_is_the_same_in_parquet_and_csv(known_store, analysis, tmp_path):
@@ -152,3 +154,35 @@ def test_table_is_the_same_in_parquet_and_csv(known_store, analysis, tmp_path):
     assert pl.read_csv(files["norms.csv"]).shape == analysis.table.shape
     assert files["norms.png"].read_bytes().startswith(b"\x89PNG")
     assert "plotly" in files["norms.html"].read_text().lower()
+
+
+def test_features_that_hardly_fire_are_not_claimed(known_store, dfc_folder, analysis):
+    fires = analysis.table["fires"]
+    config = CONFIG.model_copy(update={"min_fires": fires[0] + 1})
+    claims = analyze(known_store, dfc_folder, config).claims
+    assert [claim.features for claim in claims] == [[], [5] if fires[5] > fires[0] else []]
+
+
+def test_no_feature_is_claimed_for_both_models(known_store, crosscoder_folder):
+    first, second = analyze(known_store, crosscoder_folder, CONFIG).claims
+    assert not set(first.features) & set(second.features)
+    assert min(first.relative_norms) > 0.5 > max(second.relative_norms)
+
+
+def test_without_held_out_rows_fve_is_unknown_and_not_zero(known_store, dfc_folder):
+    result = run_sweep(known_store, load_dictionary(dfc_folder), CONFIG, 0.0)
+    assert set(result.fve.values()) == {None}
+    assert result.l0 is None
+
+
+def test_planted_model_that_is_not_compared_is_named(known_store, dfc_folder):
+    config = CONFIG.model_copy(update={"planted": {"c": "code"}})
+    with pytest.raises(ConfigError, match="unknown model 'c'; the models are a, b"):
+        analyze(known_store, dfc_folder, config)
+
+
+def test_dictionary_trained_on_other_weights_is_refused(known_store, dfc_folder, tmp_path):
+    provenance = {"recipe": "dfc", "store": {"fingerprints": {"models.a": "other", "corpus": "x"}}}
+    save_dictionary(tmp_path, load_dictionary(dfc_folder), provenance)
+    with pytest.raises(DictionaryError, match=r"trained on another model a \(other\)"):
+        analyze(known_store, tmp_path, CONFIG)

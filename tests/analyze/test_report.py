@@ -79,7 +79,8 @@ def run_folder(known_store, dfc_folder, crosscoder_folder, tmp_path_factory):
     root = tmp_path_factory.mktemp("report")
     command = [sys.executable, "-m", "analyze", "report"]
     command += ["--store", str(known_store.path), "--dictionary", str(dfc_folder)]
-    command += ["--out", str(root / "analysis"), "--json"]
+    command += ["--baseline", str(crosscoder_folder), "--out", str(root), "--json"]
+    command += ["--set", "analyze.min_fires=1"]
     command += ["--set", "analyze.planted.a=german", "--set", "analyze.planted.b=code"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
     assert done.returncode == 0, done.stderr
@@ -139,4 +140,4 @@ def test_tables_of_the_baseline_lie_beside_those_of_the_main_dictionary(run_fold
     names = {"norms.parquet", "norms.csv", "norms.png", "norms.html"}
     main = run_folder / "analysis"
     assert names <= {file.name for file in main.iterdir()}
-    assert names == {file.name for file in (main / "batch_topk_crosscoder").iterdir()}
+    assert names == {file.name for file in (main / "dictionary-batch_topk_crosscoder").iterdir()}

@@ -1,6 +1,7 @@
 import errno
 import sys
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -112,3 +113,9 @@ def test_progress_shows_note_rate_and_share(shown):
     out = StringIO()
     Console(file=out, width=160).print(bar.get_renderable())
     assert shown in out.getvalue()
+
+
+def test_next_command_repeats_what_was_given_quoted():
+    text = command.next_command("train run", Path("my file.yaml"), ["train.k=3"], store=None)
+    assert text == "train run --config 'my file.yaml' --set train.k=3"
+    assert command.next_command("train run", None, None, store=Path("s")) == "train run --store s"

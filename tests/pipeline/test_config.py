@@ -246,7 +246,7 @@ def test_a_key_that_begins_like_an_overridden_one_names_the_file(load, tmp_path)
 
 def test_a_file_asked_for_that_is_not_there_is_an_error(tmp_path):
     found = message(lambda: load_config(tmp_path / "no.yaml", []))
-    assert found == f"{tmp_path}/no.yaml: no such file; name one with --config FILE"
+    assert found == f"{tmp_path}/no.yaml: no such file; name a configuration file"
 
 
 def test_without_the_default_file_sections_take_their_defaults(tmp_path):
@@ -312,3 +312,15 @@ def test_describe_marks_keys_that_must_be_given():
     from pipeline.config import CorpusSpec
 
     assert "path (required): a .parquet" in describe(CorpusSpec, "corpus")
+
+
+def test_a_key_given_twice_is_refused(tmp_path):
+    file = tmp_path / "twice.yaml"
+    file.write_text("run_dir: a\ntrain: {}\nrun_dir: b\n")
+    with pytest.raises(ConfigError, match="'run_dir' is given twice"):
+        load_config(file, [])
+
+
+def test_run_dir_may_begin_at_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load_config(tmp_path / "none", ["run_dir=~/x"], explicit=False).run_dir == tmp_path / "x"

@@ -68,6 +68,7 @@ def test_one_command_writes_everything_beneath_its_run_folder(tiny_run):
         "dictionary-batch_topk_crosscoder/model.safetensors",
         "analysis/norms.parquet",
         "analysis/norms.png",
+        "analysis/dictionary-batch_topk_crosscoder/norms.csv",
         "report.html",
     ):
         assert (run / name).exists(), name
@@ -124,3 +125,13 @@ def test_stages_can_be_entered_late(tiny_run):
     assert done.returncode == 0, done.stderr
     assert "1/1 analyze" in done.stderr
     assert _pipeline(folder, "--from", "cook").returncode == 1
+
+
+def test_mistakes_across_sections_are_found_before_the_first_stage(tiny_run):
+    folder, _ = tiny_run
+    fresh = ("--set", "run_dir=runs/never")
+    planted = _pipeline(folder, *fresh, "--set", "analyze.planted.zz=prose")
+    assert "analyze.planted: unknown model 'zz'; the models are a, b" in planted.stderr
+    models = _pipeline(folder, *fresh, "--set", "models.b=null", "--check")
+    assert models.returncode == 1
+    assert not (folder / "runs" / "never").exists()
