@@ -25,7 +25,7 @@ from pipeline.errors import DictionaryError
 from store.reader import Store
 from train.artifact import load_dictionary, read_description
 from train.crosscoder import Crosscoder
-from train.loop import resolve_device
+from train.device import resolve_device
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def analyze(
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> Analysis:
     """One sweep over the store with the dictionary in `folder`."""
-    dictionary = load_dictionary(folder).to(resolve_device(config.device))
+    dictionary = load_dictionary(folder).to(resolve_device(config.device, "analyze.device"))
     description = read_description(folder)
     check_models(config.planted, model_pair(dictionary))
     check_planted_labels(config.planted, read_labels(store.documents).names)

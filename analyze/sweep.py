@@ -50,7 +50,9 @@ def run_sweep(
     held_out = store.documents.validation_mask(validation_fraction)
     sums = FeatureSums(features, len(labels.names))
     top = TopRows(features, config.contexts)
-    variance = {hookpoint.name: VarianceExplained() for hookpoint in dictionary.hookpoints}
+    variance = {
+        hookpoint.name: VarianceExplained(hookpoint.name) for hookpoint in dictionary.hookpoints
+    }
     active = rows = 0
     for batch in sweep(store, config.batch_rows):
         documents = _documents_of(store, batch)

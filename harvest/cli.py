@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harvest.config import HarvestConfig
-from pipeline.command import ConfigOption, JsonOption, SetOption, make_app, read_config, run
+from pipeline.command import (
+    ConfigOption,
+    JsonOption,
+    SetOption,
+    make_app,
+    next_command,
+    read_config,
+    run,
+)
 from pipeline.config import CorpusSpec, ModelSpec, describe
 from store.config import StoreConfig
 
@@ -20,10 +29,16 @@ if TYPE_CHECKING:
 app = make_app("Reads a corpus with every model and writes aligned activations to a store.")
 
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Say what it would write and take; write nothing.")
+    bool,
+    typer.Option(
+        "--dry-run", help="Say what it would write and take; write nothing (default: off)."
+    ),
 ]
 Check = Annotated[
-    bool, typer.Option("--check", help="Only validate the configuration and look for its files.")
+    bool,
+    typer.Option(
+        "--check", help="Only validate the configuration and look for its files (default: off)."
+    ),
 ]
 
 
@@ -69,10 +84,10 @@ def run_(
     from harvest.run import harvest
 
     summary = harvest(settings)
-    print(json.dumps(asdict(summary), indent=2) if as_json else _done(summary))
+    print(json.dumps(asdict(summary), indent=2) if as_json else _done(summary, config, set_))
 
 
-def _done(summary: HarvestSummary) -> str:
+def _done(summary: HarvestSummary, config: Path | None, overrides: list[str] | None) -> str:
     speed = summary.rows_per_second
     state = "was already complete" if speed is None else f"{speed:,.0f} rows/s"
     return "\n".join(
@@ -80,7 +95,7 @@ def _done(summary: HarvestSummary) -> str:
             f"{summary.store}: {summary.rows:,} rows of {summary.documents:,} documents, "
             f"{summary.bytes / 1e6:,.1f} MB; {state}",
             _paired(summary.paired_fraction),
-            f"next: train run --store {summary.store}",
+            f"next: {next_command('train run', config, overrides)}",
         ]
     )
 

@@ -6,12 +6,15 @@ stays at a few batches whatever the size; a .txt file is one document, line ends
 
 from __future__ import annotations
 
+import glob
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from harvest.reason import first_line, read_errors
 from pipeline.config import CorpusSpec
 from pipeline.errors import CorpusError
 
@@ -29,7 +32,13 @@ class Document:
 def check_corpus(spec: CorpusSpec) -> None:
     """Raises CorpusError if a local corpus is plainly not there. Touches no network."""
     path = Path(spec.path)
-    if not path.exists() and (path.suffix in {*LOADERS, ".txt"} or path.is_absolute()):
+    supported = (*LOADERS, ".txt")
+    if path.is_file() and path.suffix not in supported:
+        raise CorpusError(
+            f"corpus.path: {spec.path}: not a kind of file that is read here; "
+            f"give a {', '.join(supported)} file"
+        )
+    if not path.exists() and (path.suffix in supported or path.is_absolute()):
         raise CorpusError(f"corpus.path: {spec.path}: no such file")
 
 
@@ -79,9 +88,10 @@ def _dataset(spec: CorpusSpec, start: int) -> Iterator[Document]:
             record = next(records)
         except StopIteration:
             return
-        except (OSError, ValueError) as error:
+        except read_errors() as error:
             raise CorpusError(
-                f"corpus.path: {spec.path}: cannot be read behind document {number} ({error})"
+                f"corpus.path: {spec.path}: cannot be read behind document {number} "
+                f"({first_line(error)})"
             ) from None
         yield _document(record, spec, number, label_names)
         number += 1
@@ -91,17 +101,23 @@ def _open_dataset(spec: CorpusSpec) -> Any:
     """The dataset as a stream with the wanted columns. Raises CorpusError."""
     from datasets import load_dataset
 
+    # Its readers log what they raise; here that is said in one line.
+    logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)
     kind = LOADERS.get(Path(spec.path).suffix)
     try:
         if kind and Path(spec.path).is_file():
-            dataset = load_dataset(kind, data_files=spec.path, split="train", streaming=True)
+            dataset = load_dataset(
+                kind, data_files=glob.escape(spec.path), split="train", streaming=True
+            )
         else:
             dataset = load_dataset(
                 spec.path, spec.name, split=spec.split, revision=spec.revision, streaming=True
             )
         columns = list(dataset.column_names or next(iter(dataset.take(1)), {}))
-    except (OSError, ValueError) as error:
-        raise CorpusError(f"corpus.path: {spec.path}: cannot be read ({error})") from None
+    except read_errors() as error:
+        raise CorpusError(
+            f"corpus.path: {spec.path}: cannot be read ({first_line(error)})"
+        ) from None
     wanted = {"text_column": spec.text_column, "label_column": spec.label_column}
     for key, column in wanted.items():
         if column is not None and columns and column not in columns:

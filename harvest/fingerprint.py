@@ -9,11 +9,15 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from harvest.reason import first_line, read_errors
 from harvest.sources import local_folder
 from pipeline.config import CorpusSpec, ModelSpec
 from pipeline.errors import CorpusError, ModelError
 
-MODEL_FILES = ("config.json", "tokenizer.json", "*.safetensors", "*.bin", "*.py")
+MODEL_FILES = (
+    *("*.json", "vocab.txt", "merges.txt", "*.model"),  # configuration and tokenizer
+    *("*.safetensors", "*.bin", "*.py"),
+)
 
 
 def fingerprints(models: dict[str, ModelSpec], corpus: CorpusSpec) -> dict[str, str]:
@@ -46,10 +50,10 @@ def _model(name: str, spec: ModelSpec) -> str:
         config = AutoConfig.from_pretrained(
             spec.path, revision=spec.revision, trust_remote_code=spec.trust_remote_code
         )
-    except (OSError, ValueError) as error:
+    except read_errors() as error:
         raise ModelError(
             f"models.{name}.path: {spec.path}: neither a local folder nor a model that can be "
-            f"reached on the hub ({str(error).strip().splitlines()[0]})"
+            f"reached on the hub ({first_line(error)})"
         ) from error
     return f"hub:{config._commit_hash}"
 
@@ -64,8 +68,8 @@ def _corpus(spec: CorpusSpec) -> str:
 
     try:
         return f"hub:{HfApi().dataset_info(spec.path, revision=spec.revision).sha}"
-    except (OSError, ValueError) as error:
+    except read_errors() as error:
         raise CorpusError(
             f"corpus.path: {spec.path}: neither a local file nor a dataset that can be reached "
-            f"on the hub ({str(error).strip().splitlines()[0]})"
+            f"on the hub ({first_line(error)})"
         ) from error

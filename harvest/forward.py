@@ -38,7 +38,8 @@ def row_activations(
         except torch.OutOfMemoryError:
             raise ModelError(
                 f"models.{model.name}: out of memory in a pass of {input_ids.numel()} tokens on "
-                f"{model.device}; lower harvest.batch_tokens (now {batch_tokens})"
+                f"{model.device}; lower harvest.batch_tokens (now {batch_tokens}); a store "
+                "begun with another value cannot be continued: delete it"
             ) from None
         rows[row.to(model.device)] = found[place.to(model.device)].to(torch.bfloat16)
     return _to_cpu(rows)

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from harvest.reason import first_line, read_errors
 from harvest.sources import local_folder
 from pipeline.config import ModelSpec
 from pipeline.errors import ModelError
@@ -90,7 +91,7 @@ class HookedModel:
             value = self.activations(ids, torch.ones_like(ids))
         except Exception as error:
             raise ModelError(
-                f"{where} cannot be read in a forward pass ({_first_line(error)}); "
+                f"{where} cannot be read in a forward pass ({first_line(error)}); "
                 "name a module that the model runs, such as one of its layers"
             ) from error
         if not isinstance(value, Tensor) or value.ndim != 3 or value.shape[:2] != PROBE:
@@ -116,13 +117,14 @@ def _device(name: str, spec: ModelSpec) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ModelError(
             f"models.{name}.device: {spec.device!r} cannot be used here "
-            f"({_first_line(error)}); try auto, cpu or cuda"
+            f"({first_line(error)}); try auto, cpu or cuda"
         ) from None
     return device
 
 
 def _load(name: str, spec: ModelSpec, device: torch.device) -> Any:
     from nnsight.modeling.transformers import TransformersModel
+    from safetensors import SafetensorError
 
     source = str(local_folder(name, spec) or spec.path)
     optional = {"trust_remote_code": True} if spec.trust_remote_code else {}
@@ -136,13 +138,8 @@ def _load(name: str, spec: ModelSpec, device: torch.device) -> Any:
             device=device,
             **optional,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except read_errors(KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(
             f"models.{name}.path: {spec.path}: cannot be loaded as a causal language model "
-            f"({_first_line(error)})"
+            f"({first_line(error)})"
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

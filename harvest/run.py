@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from rich.markup import escape
+
 from harvest.background import Background, ahead
 from harvest.blocks import cut_blocks
 from harvest.corpus import Document, count_documents, read_documents
@@ -23,9 +25,11 @@ from harvest.plan import BlockPlan, plan_block
 from harvest.settings import Settings
 from harvest.tokens import TextTokenizer
 from pipeline.command import console, progress_bar
-from pipeline.errors import ConfigError, CorpusError, ModelError
+from pipeline.errors import ConfigError, CorpusError, ModelError, StoreError
 from store.block import Block
+from store.files import make_folder
 from store.reader import Store
+from store.root import refuse_other_schema
 from store.schema import Hookpoint, StoreSchema
 from store.writer import PartWriter
 
@@ -44,6 +48,7 @@ class HarvestSummary:
 
 def harvest(settings: Settings) -> HarvestSummary:
     """Begins, continues or finds complete the store at `settings.path`."""
+    _make_parent(settings.path)
     prints = fingerprints(settings.models, settings.corpus)
     if not _already_complete(settings, prints):
         # Before minutes are spent on loading weights.
@@ -63,7 +68,7 @@ def load_models(settings: Settings) -> list[HookedModel]:
     """The models in the order of the configuration."""
     models = []
     for name, spec in settings.models.items():
-        with console.status(f"loading model {name} from {spec.path}"):
+        with console.status(escape(f"loading model {name} from {spec.path}")):
             models.append(HookedModel(name, spec))
     return models
 
@@ -176,12 +181,25 @@ def _already_complete(settings: Settings, prints: dict[str, str]) -> bool:
     """
     if not (settings.path / "zarr.json").exists():
         return False
-    begun = Store(settings.path).schema
+    store = Store(settings.path)
     wanted = replace(
-        begun,
+        store.schema,
         chunk_rows=settings.store.chunk_rows,
         fingerprints=prints,
         config=settings.recorded(),
     )
+    refuse_other_schema(settings.path, wanted)
+    if store.complete:  # found out without writing: the folder may be read-only
+        return True
     with PartWriter(settings.path, wanted) as writer:
         return writer.complete
+
+
+def _make_parent(store: Path) -> None:
+    """Creates the folder of the store, before minutes are spent on loading weights."""
+    try:
+        make_folder(store.parent)
+    except OSError as error:
+        raise StoreError(
+            f"{store.parent}: cannot be created ({error.strerror}); choose another run_dir"
+        ) from None

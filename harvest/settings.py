@@ -41,11 +41,18 @@ class Settings:
         check_corpus(self.corpus)
 
     def recorded(self) -> dict[str, Any]:
-        """The settings that shape a store's content; a resumed harvest may use another device."""
+        """The settings that shape a store's content; a resumed harvest may use another device.
+
+        Local folders and files may be moved as well: their fingerprints stand for them.
+        """
+        local_corpus = Path(self.corpus.path).exists()
         return {
             "models": {
-                name: spec.model_dump(exclude={"device"}) for name, spec in self.models.items()
+                name: spec.model_dump(
+                    exclude={"device", "path"} if local_folder(name, spec) else {"device"}
+                )
+                for name, spec in self.models.items()
             },
-            "corpus": self.corpus.model_dump(),
+            "corpus": self.corpus.model_dump(exclude={"path"} if local_corpus else None),
             "harvest": self.harvest.model_dump(),
         }

@@ -29,7 +29,11 @@ from pipeline.errors import CrossdiffError
 
 ConfigOption = Annotated[
     Path | None,
-    typer.Option("--config", help=f"Configuration file (default: {DEFAULT_FILE})."),
+    typer.Option(
+        "--config",
+        help=f"Configuration file (default: {DEFAULT_FILE}). Its shared keys are run_dir (where "
+        "everything is written; default: runs/default), models and corpus.",
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -56,6 +60,7 @@ def next_command(
     words: str, file: Path | None, overrides: list[str] | None, **paths: Path | None
 ) -> str:
     """A command to run next, with the options that the user gave to this one, quoted."""
+    file = None if file == DEFAULT_FILE else file
     options = [("--config", file), *(("--set", text) for text in overrides or [])]
     options += [(f"--{name}", path) for name, path in paths.items()]
     given = [f"{name} {shlex.quote(str(value))}" for name, value in options if value is not None]

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from pipeline.command import (
     ConfigOption,
@@ -21,6 +21,8 @@ from pipeline.command import (
     read_config,
     run,
 )
+
+INCOMPLETE = "INCOMPLETE: run the harvest again to continue"
 
 app = make_app("Look at and check activation stores.")
 StorePath = Annotated[
@@ -43,13 +45,20 @@ def info(
         print(json.dumps(summary, indent=2))
         return
     out = Console()
-    state = "complete" if summary["complete"] else "INCOMPLETE: run the harvest again to continue"
+    state = "complete" if summary["complete"] else INCOMPLETE
     out.print(
         f"[bold]{escape(summary['path'])}[/]: {summary['rows']:,} rows of {summary['documents']:,} "
         f"documents, {summary['bytes'] / 1e6:,.1f} MB, {summary['parts']} part(s), {state}",
         soft_wrap=True,
     )
-    table = Table("hookpoint", "width", "dtype", "median norm", "99% norm", "tokens paired")
+    table = Table(
+        Column("hookpoint", overflow="fold"),
+        "width",
+        "dtype",
+        "median norm",
+        "99% norm",
+        "tokens paired",
+    )
     for entry in summary["hookpoints"]:
         table.add_row(
             escape(entry["name"]),
@@ -82,7 +91,11 @@ def verify(
     if as_json:
         print(json.dumps(vars(result), indent=2))
     elif not result.problems:
-        print(f"{store.path}: {result.rows:,} rows, {result.bytes_read:,} bytes: all checks passed")
+        note = "" if result.complete else f"; {INCOMPLETE}"
+        print(
+            f"{store.path}: {result.rows:,} rows, {result.bytes_read:,} bytes: "
+            f"all checks passed{note}"
+        )
     for problem in result.problems:
         console.print(f"[bold red]error:[/] {escape(problem)}", soft_wrap=True)
     if result.problems:

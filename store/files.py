@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable
@@ -14,16 +15,24 @@ TEMPORARY = ".tmp"
 
 
 def write_atomic(path: Path, buffers: Iterable[bytes | memoryview]) -> None:
-    """Writes beside `path`, fsyncs, renames over it, and fsyncs the folder."""
+    """Writes beside `path`, fsyncs, renames over it, and fsyncs the folder.
+
+    An OSError names `path` and leaves nothing beside it.
+    """
     make_folder(path.parent)
     temporary = path.with_name(path.name + TEMPORARY)
-    with open(temporary, "wb") as file:
-        for buffer in buffers:
-            file.write(buffer)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    fsync_folder(path.parent)
+    try:
+        with open(temporary, "wb") as file:
+            for buffer in buffers:
+                file.write(buffer)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        fsync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def make_folder(folder: Path) -> None:

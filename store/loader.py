@@ -58,7 +58,12 @@ class ShuffledLoader:
         self.store = store
         self.options = options
         self.batches_taken = 0
-        self._selection = RowSelection(store, options.split, options.validation_fraction)
+        self._selection = RowSelection(
+            store,
+            options.split,
+            options.validation_fraction,
+            cached_chunks=2 * options.window_chunks,
+        )
         if not self._selection.rows:
             raise StoreError(f"{store.path}: no rows in split {options.split!r}; harvest more text")
         self._maps = _ChunkMaps(store, capacity=2 * options.window_chunks)

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from pipeline.errors import StoreError
 from store.bfloat16 import NATIVE as BFLOAT16
-from store.chunks import check_chunk, map_chunk, to_tensor
+from store.chunks import map_chunk, to_tensor
 from store.documents import Documents
 from store.files import read_json
+from store.part import read_part
 from store.schema import Hookpoint, StoreSchema, chunk_file
 from store.statistics import RowStatistics, merge
 
@@ -50,7 +51,7 @@ class Store:
         self.schema = StoreSchema.from_json(
             read_json(path / "zarr.json").get("attributes", {}), path
         )
-        self.parts = _open_parts(path)
+        self.parts = _open_parts(path, self.schema)
         rows_per_part = [part.rows for part in self.parts]
         self._part_starts = np.cumsum([0, *rows_per_part])
         counts = [-(-rows // self.schema.chunk_rows) for rows in rows_per_part]
@@ -106,8 +107,14 @@ class Store:
 
     def document_chunk(self, chunk: int) -> np.ndarray:
         """Documents of a chunk's rows, int64 (rows,), numbered over all parts."""
-        local = self.column_chunk("document", chunk).astype(np.int64)
-        return local + self.documents.first_of_part(int(self._chunk_part[chunk]))
+        local = self.column_chunk("document", chunk)
+        count = self.part_of_chunk(chunk).document_count
+        if len(local) and (local.min() < 0 or local.max() >= count):
+            raise StoreError(
+                f"{self.path}: chunk {chunk}: a row refers to a document not there; "
+                f"run `store verify {self.path}`, then harvest it again"
+            )
+        return local.astype(np.int64) + self.documents.first_of_part(int(self._chunk_part[chunk]))
 
     def column(self, name: str) -> np.ndarray:
         """A whole row column (rows,); `document` is numbered over all parts."""
@@ -174,10 +181,6 @@ class Store:
             ),
         ]
 
-    def check_chunk(self, chunk: int) -> int:
-        """Compares every byte of a chunk, all arrays, with its checksum; returns bytes read."""
-        return sum(check_chunk(*file).nbytes for file in self.chunk_files(chunk))
-
     def _chunk_place(self, chunk: int) -> tuple[Part, int, int]:
         """Part, number within the part, and rows of a chunk."""
         part_number = int(self._chunk_part[chunk])
@@ -190,11 +193,11 @@ class Store:
         )
 
 
-def _open_parts(path: Path) -> list[Part]:
+def _open_parts(path: Path, schema: StoreSchema) -> list[Part]:
     """Parts in the order of their numbers; a part without a first commit has no attributes yet."""
     folders = sorted(folder for folder in (path / "parts").glob("[0-9]*") if folder.is_dir())
     return [
-        Part(folder, read_json(folder / "zarr.json")["attributes"])
+        Part(folder, read_part(folder, schema))
         for folder in folders
         if (folder / "zarr.json").exists()
     ]

@@ -20,7 +20,7 @@ def begin_store(path: Path, schema: StoreSchema) -> None:
     """
     with filelock.FileLock(path.with_name(f".{path.name}.lock")):
         if (path / "zarr.json").exists():
-            _refuse_other_schema(path, schema)
+            refuse_other_schema(path, schema)
         else:
             _refuse_foreign_folder(path)
             write_group(path, schema.to_json())
@@ -28,7 +28,8 @@ def begin_store(path: Path, schema: StoreSchema) -> None:
             write_group(path / "parts", {})
 
 
-def _refuse_other_schema(path: Path, schema: StoreSchema) -> None:
+def refuse_other_schema(path: Path, schema: StoreSchema) -> None:
+    """Raises StoreError, naming the first key that differs, if the store has another schema."""
     found = read_json(path / "zarr.json").get("attributes", {})
     StoreSchema.from_json(found, path)
     difference = _first_difference(found, json.loads(json.dumps(schema.to_json())))

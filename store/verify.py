@@ -21,16 +21,19 @@ from store.schema import DOCUMENT_CHUNK, TEXT_CHUNK_BYTES, chunk_file
 
 @dataclass
 class VerifyResult:
-    """What was read and every problem found, one line each."""
+    """What was read, whether the harvest came to its end, and every problem, one line each."""
 
     rows: int = 0
     bytes_read: int = 0
+    complete: bool = True
     problems: list[str] = field(default_factory=list)
 
 
 def verify(store: Store, on_chunk: Callable[[int], None] = lambda rows: None) -> VerifyResult:
     """Reads everything; `on_chunk` is told the rows of each chunk that was checked."""
-    result = VerifyResult()
+    result = VerifyResult(complete=store.complete)
+    if not store.parts:
+        result.problems.append(f"{store.path / 'parts'}: holds no rows yet; run the harvest again")
     for chunk in range(store.chunks):
         rows = int(store.chunk_sizes[chunk])
         problems = len(result.problems)

@@ -20,7 +20,8 @@ from store.appender import ArrayAppender
 from store.bfloat16 import NATIVE as BFLOAT16
 from store.block import Block, document_hash, encode_text
 from store.chunks import to_numpy
-from store.files import make_folder, read_json, remove_temporaries, write_group
+from store.files import make_folder, remove_temporaries, write_group
+from store.part import read_part
 from store.root import begin_store
 from store.schema import DOCUMENT_CHUNK, TEXT_CHUNK_BYTES, StoreSchema, part_path
 from store.statistics import RowStatistics, merge
@@ -121,7 +122,7 @@ class PartWriter:
         begin_store(self.path, self.schema)
         remove_temporaries(self.folder)
         if (self.folder / "zarr.json").exists():
-            self._attributes = read_json(self.folder / "zarr.json")["attributes"]
+            self._attributes = read_part(self.folder, self.schema)
         else:
             self._attributes = self._first_attributes()
         for group in ("activations", "rows", "documents"):

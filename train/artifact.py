@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 
 from pipeline.errors import DictionaryError
-from store.files import write_atomic
+from store.files import fsync_folder, write_atomic
 from train.config import NormalizationName
 from train.crosscoder import Crosscoder, HookpointShape
 from train.partition import FeatureGroup, Partition
@@ -26,10 +26,16 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
 def save_dictionary(folder: Path, dictionary: Crosscoder, provenance: dict[str, Any]) -> None:
-    """Writes both files atomically; `provenance` (recipe, settings, store) is kept beside."""
+    """Writes weights, then config.json; `provenance` (recipe, settings, store) is kept in it.
+
+    An older config.json goes first: while weights are replaced there is no dictionary here.
+    """
     weights = {
         name: value.detach().cpu().contiguous() for name, value in dictionary.state_dict().items()
     }
+    if (folder / CONFIG).exists():
+        (folder / CONFIG).unlink()
+        fsync_folder(folder)
     write_atomic(folder / WEIGHTS, [safetensors.torch.save(weights)])
     description = {"format": FORMAT, "version": VERSION, **describe(dictionary), **provenance}
     write_atomic(folder / CONFIG, [json.dumps(description, indent=1).encode()])
@@ -67,7 +73,25 @@ def read_description(folder: Path) -> dict[str, Any]:
         raise DictionaryError(
             f"{file}: dictionary version {value.get('version')!r}, this program reads {VERSION}"
         )
+    _refuse_other_types(file, value)
     return value
+
+
+def _refuse_other_types(file: Path, description: dict[str, Any]) -> None:
+    """What is read from a description besides the architecture must be what it should be."""
+    for key, kind in (("hookpoints", list), ("partition", list), ("train", dict)):
+        value = description.get(key, {} if key == "train" else None)
+        if not isinstance(value, kind):
+            name = "an object" if kind is dict else "a list"
+            raise DictionaryError(
+                f"{file}: damaged description ({key} is {value!r}, not {name}); train it anew"
+            )
+    held_out = description.get("train", {}).get("validation_fraction", 0.0)
+    if isinstance(held_out, bool) or not isinstance(held_out, int | float):
+        raise DictionaryError(
+            f"{file}: damaged description (train.validation_fraction is {held_out!r}, "
+            "not a number); train it anew"
+        )
 
 
 def build(description: dict[str, Any], file: Path) -> Crosscoder:

@@ -45,6 +45,7 @@ def save_checkpoint(
     temporary = place.with_name(place.name + TEMPORARY)
     _remove_unfinished(folder)
     state = {
+        "recipe": trainee.name,
         "progress": asdict(progress),
         "settings": settings,
         "architecture": describe(trainee.dictionary),
@@ -74,14 +75,17 @@ def load_checkpoint(
 ) -> Progress:
     """Restores a trainee in place.
 
-    Raises DictionaryError if the checkpoint is damaged or was begun with other settings.
+    Raises DictionaryError if the checkpoint is damaged, is that of another recipe or architecture,
+    or was begun with other settings.
     """
     place = folder / f"step_{step:08d}"
     file = place / STATE
     try:
         state = json.loads(file.read_bytes())
         begun, progress = dict(state["settings"]), Progress(**state["progress"])
+        _refuse_other_recipe(place, state.get("recipe"), trainee.name)
         _refuse_other_settings(place, begun, settings)
+        _refuse_other_architecture(place, dict(state["architecture"]), trainee)
         file = place / TENSORS
         _restore(trainee, safetensors.torch.load_file(file))
     except (
@@ -101,6 +105,26 @@ def load_checkpoint(
 def _remove_unfinished(folder: Path) -> None:
     for stray in folder.glob(f"step_*{TEMPORARY}"):
         shutil.rmtree(stray, ignore_errors=True)
+
+
+def _refuse_other_recipe(place: Path, had: str | None, have: str) -> None:
+    folder = place.parent.parent
+    if had != have:
+        raise DictionaryError(
+            f"{folder}: holds checkpoints of recipe {had!r}, now it would be {have!r}; "
+            f"name another folder with --out, or delete {folder} to train anew"
+        )
+
+
+def _refuse_other_architecture(place: Path, had: dict[str, Any], trainee: Trainee) -> None:
+    folder = place.parent.parent
+    have = json.loads(json.dumps(describe(trainee.dictionary)))
+    for key in sorted(had.keys() | have.keys()):
+        if had.get(key) != have.get(key):
+            raise DictionaryError(
+                f"{folder}: holds checkpoints with {key} {had.get(key)!r}, now {have.get(key)!r}; "
+                f"name another folder with --out, or delete {folder} to train anew"
+            )
 
 
 def _refuse_other_settings(place: Path, begun: dict[str, Any], settings: dict[str, Any]) -> None:

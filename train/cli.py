@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from pipeline.command import (
     ConfigOption,
@@ -14,12 +15,17 @@ from pipeline.command import (
     SetOption,
     console,
     make_app,
+    next_command,
     progress_bar,
     read_config,
 )
 from pipeline.command import run as run_app
-from pipeline.config import Config, describe
+from pipeline.config import describe
 from train.config import TrainConfig
+from train.partition import check_exclusive
+
+if TYPE_CHECKING:  # importing torch would make --help slow
+    from train.loop import TrainedDictionary
 
 app = make_app("Train crosscoders and DFCs on an activation store.")
 
@@ -54,25 +60,34 @@ def run(
     settings = read_config(config, set_)
     section = settings.section("train", TrainConfig)
     if check:
+        if store is None and "dfc" in section.recipes and settings.raw.get("models"):
+            check_exclusive(tuple(settings.models), section.exclusive)
         return
     store_path = store or settings.store_path
     folder = out or settings.dictionary_path
     if dry_run:
         _print_plan(store_path, section, folder, as_json)
     else:
-        _train(settings, store_path, section, folder, as_json)
+        trained = _train(store_path, section, folder)
+        if as_json:
+            print(json.dumps([_as_json(entry) for entry in trained], indent=2))
+            return
+        for entry in trained:
+            print(_summary(entry))
+        elsewhere = store is not None or out is not None
+        places = {"store": store_path, "dictionary": folder, "out": folder.parent}
+        print("next:", next_command("analyze report", config, set_, **places if elsewhere else {}))
 
 
-def _train(
-    settings: Config, store_path: Path, section: TrainConfig, folder: Path, as_json: bool
-) -> None:
+def _train(store_path: Path, section: TrainConfig, folder: Path) -> list[TrainedDictionary]:
     from store.reader import Store
     from train.loop import train
 
     store = Store(store_path)
     if not store.complete:
+        name = escape(str(store_path))
         console.print(
-            f"[yellow]note:[/] {store_path} is not complete; training on its {store.rows:,} rows"
+            f"[yellow]note:[/] {name} is not complete; training on its {store.rows:,} rows"
         )
     with progress_bar("rows") as bar:
         rows = section.steps * section.batch_rows
@@ -81,20 +96,24 @@ def _train(
         def show(done: int, note: str) -> None:
             bar.update(task, completed=done * section.batch_rows, note=note, visible=True)
 
-        trained = train(store, section, folder, show)
-    if as_json:
-        print(json.dumps([_as_json(entry) for entry in trained], indent=2))
-        return
-    for entry in trained:
-        fve = ", ".join(f"{name} {value:.3f}" for name, value in entry.validation.fve.items())
-        print(
-            f"{entry.folder}: {entry.recipe}: held-out FVE {fve}; L0 {entry.validation.l0:.1f}; "
-            f"dead {entry.dead_fraction:.1%}"
+        return train(store, section, folder, show)
+
+
+def _summary(entry: TrainedDictionary) -> str:
+    """One line on a trained dictionary."""
+    validation = entry.validation
+    if validation.l0 is None:
+        held_out = "no held-out rows"
+    else:
+        fve = ", ".join(
+            f"{name} (no variance)" if value is None else f"{name} {value:.3f}"
+            for name, value in validation.fve.items()
         )
-    print(f"next: analyze norms --store {store_path} --dictionary {folder}")
+        held_out = f"held-out FVE {fve}; L0 {validation.l0:.1f}"
+    return f"{entry.folder}: {entry.recipe}: {held_out}; dead {entry.dead_fraction:.1%}"
 
 
-def _as_json(entry: Any) -> dict[str, Any]:
+def _as_json(entry: TrainedDictionary) -> dict[str, Any]:
     return {
         "recipe": entry.recipe,
         "folder": str(entry.folder),

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from pipeline.config import Section
 
 RecipeName = Literal["dfc", "batch_topk_crosscoder"]
 LossName = Literal["squared", "l2"]
 NormalizationName = Literal["crosscoder", "per_model", "sae", "none"]
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class WandbConfig(Section):
@@ -29,11 +30,16 @@ class TrainConfig(Section):
         description="dictionaries trained on the same batches; the first one is the main one",
     )
     features: int = Field(16384, gt=0, description="features of each dictionary")
-    exclusive: dict[str, float] = Field(
+    exclusive: dict[str, Share] = Field(
         {},
         description="dfc: share of the features only this model sees; 0.05 for models not named",
     )
-    k: int = Field(200, gt=0, description="active features per row, on average over a batch (L0)")
+    k: int = Field(
+        200,
+        gt=0,
+        validate_default=True,
+        description="active features per row, on average over a batch (L0)",
+    )
     k_start: int | None = Field(None, gt=0, description="k at step 0 when annealed; null: k")
     k_anneal_steps: int = Field(5000, ge=0, description="steps over which k falls from k_start")
     steps: int = Field(100_000, gt=0, description="optimizer steps")
@@ -85,17 +91,29 @@ class TrainConfig(Section):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
     wandb: WandbConfig = Field(WandbConfig(), description="optional logging to wandb")
 
-    @model_validator(mode="after")
-    def _consistent(self) -> TrainConfig:
-        if self.k > self.features:
-            raise ValueError(f"k {self.k} is larger than features {self.features}")
-        if self.threshold_start is not None and self.threshold_start >= self.steps:
+    # Field validators, so that an error is about one key: they see the fields declared above.
+    @field_validator("recipes")
+    @classmethod
+    def _each_recipe_once(cls, recipes: list[RecipeName]) -> list[RecipeName]:
+        if len(set(recipes)) != len(recipes):
+            raise ValueError("names one recipe twice")
+        return recipes
+
+    @field_validator("k")
+    @classmethod
+    def _k_fits_features(cls, k: int, info: ValidationInfo) -> int:
+        features = info.data.get("features")
+        if features is not None and k > features:
+            raise ValueError(f"k {k} is larger than features {features}")
+        return k
+
+    @field_validator("threshold_start")
+    @classmethod
+    def _threshold_starts_in_time(cls, start: int | None, info: ValidationInfo) -> int | None:
+        steps = info.data.get("steps")
+        if start is not None and steps is not None and start >= steps:
             raise ValueError(
-                f"threshold_start {self.threshold_start} is not before the last of "
-                f"{self.steps} steps: there would be no inference threshold"
+                f"threshold_start {start} is not before the last of {steps} steps: "
+                "there would be no inference threshold"
             )
-        if len(set(self.recipes)) != len(self.recipes):
-            raise ValueError(f"recipes {self.recipes} names one recipe twice")
-        if any(not 0 <= share < 1 for share in self.exclusive.values()):
-            raise ValueError(f"exclusive {self.exclusive}: shares must be in [0, 1)")
-        return self
+        return start

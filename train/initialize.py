@@ -15,6 +15,7 @@ from pipeline.errors import StoreError
 from store.reader import Store
 from train.crosscoder import Activations, Crosscoder
 
+SMALLEST_NORM = 1e-12  # rows of zeros have a quantile of 5e-20, the edge of their histogram bin
 WEISZFELD_STEPS = 100
 WEISZFELD_TOLERANCE = 1e-6
 
@@ -35,9 +36,10 @@ def initialize_scale(dictionary: Crosscoder, store: Store) -> None:
     target = (sum(widths) / len(widths)) ** 0.5
     for number, hookpoint in enumerate(dictionary.hookpoints):
         median = store.statistics(hookpoint.name).norm_quantile(0.5)
-        if not median > 0:
+        if not median > SMALLEST_NORM:
             raise StoreError(
-                f"{store.path}: {hookpoint.name}: median norm {median}; rows are empty or zero"
+                f"{store.path}: {hookpoint.name}: median norm {median}; "
+                "rows are empty or zero; harvest again"
             )
         dictionary.scale[number] = target / median
 

@@ -7,7 +7,6 @@ machine.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -17,18 +16,27 @@ from typing import Any
 
 import torch
 
-from pipeline.errors import ConfigError, DictionaryError
 from store.loader import Batch, LoaderOptions, ShuffledLoader
 from store.reader import Store
 from store.sweep import sweep
 from train.artifact import save_dictionary
-from train.checkpoint import Progress, load_checkpoint, save_checkpoint, saved_steps
+from train.checkpoint import Progress, load_checkpoint, saved_steps
 from train.config import TrainConfig
+from train.device import resolve_device
 from train.evaluate import Evaluation, evaluate
+from train.interrupt import postponed_interrupt
+from train.lock import locked
 from train.metrics import MetricsLog
 from train.recipe import build_trainee, output_folder
-from train.schedule import active_features, learning_rate
-from train.trainee import StepMetrics, Trainee
+from train.track import (
+    Track,
+    dead_fraction,
+    metrics_line,
+    progress_note,
+    refuse_divergence,
+    save,
+)
+from train.trainee import Trainee
 
 # Settings that change neither the weights nor the order of rows: free to change on resume.
 FREE_SETTINGS = {
@@ -42,21 +50,6 @@ FREE_SETTINGS = {
     "validation_rows",
     "wandb",
 }
-
-
-@dataclass(frozen=True)
-class Track:
-    """One dictionary of the run with its folder, its log and the steps it had done before."""
-
-    trainee: Trainee
-    folder: Path
-    log: MetricsLog
-    start: int
-
-    @property
-    def checkpoints(self) -> Path:
-        """Where its checkpoints lie."""
-        return self.folder / "checkpoints"
 
 
 @dataclass(frozen=True)
@@ -77,13 +70,26 @@ def train(
 ) -> list[TrainedDictionary]:
     """Trains every recipe of `config`; `on_step` is told steps done and how they went."""
     device = resolve_device(config.device)
+    folders = [output_folder(folder, n, recipe) for n, recipe in enumerate(config.recipes)]
+    with ExitStack() as locks:
+        for place in folders:
+            locks.enter_context(locked(place))
+        return _train_into(folders, store, config, device, on_step)
+
+
+def _train_into(
+    folders: list[Path],
+    store: Store,
+    config: TrainConfig,
+    device: torch.device,
+    on_step: OnStep,
+) -> list[TrainedDictionary]:
     loader = make_loader(store, config, pin_memory=device.type == "cuda")
     first_batch = loader.read(0)
     trainees = [
         build_trainee(recipe, store, config, first_batch.activations, device)
         for recipe in config.recipes
     ]
-    folders = [output_folder(folder, n, recipe) for n, recipe in enumerate(config.recipes)]
     settings = binding_settings(store, config)
     progress = [
         _resume(trainee, place, settings) for trainee, place in zip(trainees, folders, strict=True)
@@ -106,19 +112,6 @@ def train(
         if last.step < config.steps:
             _run_steps(tracks, loader, store, config, settings, on_step)
         return [_finish(track, store, config) for track in tracks]
-
-
-def resolve_device(name: str) -> torch.device:
-    """The device that a configuration names; auto is CUDA where there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"train.device: given {name!r}; try auto, cpu or cuda:0") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"train.device: given {name!r}, but this machine has no CUDA device")
-    return device
 
 
 def make_loader(store: Store, config: TrainConfig, pin_memory: bool = False) -> ShuffledLoader:
@@ -160,7 +153,7 @@ def _run_steps(
 ) -> None:
     logged, clock = loader.batches_taken, time.perf_counter()
     note = ""
-    with closing(iter(loader)) as batches:
+    with closing(iter(loader)) as batches, postponed_interrupt() as raise_if_interrupted:
         for step in range(loader.batches_taken, config.steps):
             batch = next(batches)
             active = [track for track in tracks if track.start <= step]
@@ -168,63 +161,22 @@ def _run_steps(
             done = step + 1
             if done % config.log_every == 0 or done == config.steps:
                 rate = (done - logged) * config.batch_rows / (time.perf_counter() - clock)
-                logged, clock = done, time.perf_counter()
+                since, logged, clock = logged, done, time.perf_counter()
                 for track, result in zip(active, results, strict=True):
-                    track.log.write(_metrics_line(track, result, step, config, rate))
-                note = _note(active[0], results[0])
+                    refuse_divergence(track, result, loader, since, done)
+                    track.log.write(metrics_line(track, result, step, config, rate))
+                note = progress_note(active[0], results[0])
             if done % config.validate_every == 0 and done < config.steps:
                 for track in active:
                     _log_validation(track, store, config, done)
             if done % config.checkpoint_every == 0 or done == config.steps:
-                for track in active:
-                    progress = Progress(done, loader.state_dict(), track.log.bytes_written)
-                    save_checkpoint(
-                        track.checkpoints,
-                        track.trainee,
-                        progress,
-                        settings,
-                        config.keep_checkpoints,
-                    )
-            on_step(done, note)
-
-
-def dead_fraction(trainee: Trainee) -> float:
-    """Share of features that have not fired for `dead_after_rows` rows."""
-    dead = trainee.rows_since_fired >= trainee.config.dead_after_rows
-    return float(dead.double().mean())
-
-
-def _metrics_line(
-    track: Track, result: StepMetrics, step: int, config: TrainConfig, rows_per_second: float
-) -> dict[str, Any]:
-    hookpoints = track.trainee.dictionary.hookpoints
-    loss = float(result.loss)
-    if not math.isfinite(loss):
-        raise DictionaryError(
-            f"{track.folder}: {track.trainee.name}: loss is {loss} at step {step + 1}; "
-            f"lower train.lr, delete the folder and train anew"
-        )
-    return {
-        "step": step + 1,
-        "rows": (step + 1) * config.batch_rows,
-        "loss": loss,
-        **{name: float(term) for name, term in result.terms.items()},
-        "fve": {h.name: value for h, value in zip(hookpoints, result.fve.tolist(), strict=True)},
-        "l0": float(result.l0),
-        "dead_fraction": dead_fraction(track.trainee),
-        "lr": learning_rate(step, config),
-        "k": active_features(step, config),
-        "threshold": float(track.trainee.dictionary.threshold),
-        "rows_per_second": round(rows_per_second, 1),
-    }
-
-
-def _note(track: Track, result: StepMetrics) -> str:
-    fve = " ".join(f"{value:.3f}" for value in result.fve.tolist())
-    return (
-        f"loss {float(result.loss):.3f} FVE {fve} L0 {float(result.l0):.0f} "
-        f"dead {dead_fraction(track.trainee):.1%}"
-    )
+                save(active, loader, config, settings, done)
+            try:
+                on_step(done, note)
+                raise_if_interrupted()
+            except KeyboardInterrupt:
+                save(active, loader, config, settings, done)
+                raise
 
 
 def _validation_batches(store: Store, config: TrainConfig) -> Iterator[Batch]:

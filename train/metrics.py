@@ -7,12 +7,14 @@ appears once.
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from pipeline.command import console
+from pipeline.errors import ConfigError
 from train.config import WandbConfig
 
 
@@ -21,14 +23,14 @@ class MetricsLog:
 
     def __init__(self, folder: Path, start_bytes: int, wandb: WandbConfig, run_name: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self._wandb = _start_wandb(wandb, folder, run_name)
         self._file = open(folder / "metrics.jsonl", "ab")  # noqa: SIM115 (closed by __exit__)
         self._file.truncate(min(start_bytes, self._file.tell()))
         self._file.seek(0, os.SEEK_END)
-        self._wandb = _start_wandb(wandb, folder, run_name)
 
     def write(self, metrics: dict[str, Any]) -> None:
-        """Logs one line; `metrics` holds `step`."""
-        self._file.write(json.dumps(metrics).encode() + b"\n")
+        """Logs one line; `metrics` holds `step`. Numbers that are not finite become null."""
+        self._file.write(json.dumps(_finite(metrics), allow_nan=False).encode() + b"\n")
         self._file.flush()
         if self._wandb is not None:
             self._wandb.log(metrics, step=metrics["step"])
@@ -65,10 +67,24 @@ def _start_wandb(config: WandbConfig, folder: Path, run_name: str) -> Any:
             "(pip install 'crossdiff[wandb]')"
         )
         return None
-    return wandb.init(
-        project=config.project,
-        name=run_name,
-        dir=str(folder),
-        mode=config.mode,
-        reinit="create_new",  # one run for each dictionary of the sweep
-    )
+    try:
+        return wandb.init(
+            project=config.project,
+            name=run_name,
+            dir=str(folder),
+            mode=config.mode,
+            reinit="create_new",  # one run for each dictionary of the sweep
+        )
+    except wandb.errors.Error as error:  # UsageError: not logged in; CommError: not reachable
+        raise ConfigError(
+            f"train.wandb.mode: given {config.mode!r}, but wandb refuses "
+            f"({' '.join(str(error).split())}); "
+            "run `wandb login`, or set train.wandb.mode to offline or off"
+        ) from None
+
+
+def _finite(value: Any) -> Any:
+    """The same JSON value with null in place of numbers that are not finite."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

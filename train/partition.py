@@ -72,16 +72,21 @@ def single_group(models: tuple[str, ...], features: int) -> Partition:
     return Partition((FeatureGroup(SHARED, models, features),))
 
 
+def check_exclusive(models: tuple[str, ...], exclusive: dict[str, float]) -> None:
+    """Refuses a share for a model that there is not. Raises ConfigError."""
+    unknown = sorted(set(exclusive) - set(models))
+    if unknown:
+        raise ConfigError(
+            f"train.exclusive: unknown model {unknown[0]!r}; the models are {', '.join(models)}"
+        )
+
+
 def dedicated(models: tuple[str, ...], features: int, exclusive: dict[str, float]) -> Partition:
     """A DFC's partition: the first model's own features, the shared ones, the others' own.
 
     Sizes are rounded; a model not named in `exclusive` gets 5%. Raises ConfigError.
     """
-    unknown = sorted(set(exclusive) - set(models))
-    if unknown:
-        raise ConfigError(
-            f"train.exclusive: unknown model {unknown[0]!r}; the store has {', '.join(models)}"
-        )
+    check_exclusive(models, exclusive)
     if SHARED in models:
         raise ConfigError(f"models.{SHARED}: a model cannot be called {SHARED!r}; rename it")
     sizes = {m: round(features * exclusive.get(m, DEFAULT_EXCLUSIVE)) for m in models}

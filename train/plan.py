@@ -8,7 +8,8 @@ from pathlib import Path
 
 from store.reader import Store
 from train.config import TrainConfig
-from train.loop import make_loader, resolve_device
+from train.device import resolve_device
+from train.loop import make_loader
 from train.recipe import build_trainee
 
 TIMED_STEPS = 4

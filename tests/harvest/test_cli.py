@@ -1,6 +1,7 @@
 """The command line: one line per mistake, and a harvest that can be read off its output."""
 
 import json
+import re
 import sys
 
 import pytest
@@ -75,7 +76,7 @@ def test_check_finds_a_missing_folder_and_accepts_a_good_file(command, tmp_path)
 def test_a_harvest_says_what_it_wrote_and_what_comes_next_and_twice_is_no_error(command, tmp_path):
     code, out, _ = command()
     assert code == 0
-    assert f"next: train run --store {tmp_path / 'run' / 'store.zarr'}" in out
+    assert f"next: train run --config {tmp_path / 'pipeline.yaml'}\n" in out
     assert "6 documents" in out
     assert "tokens paired: a " in out
     code, out, _ = command()
@@ -109,3 +110,4 @@ def test_help_explains_every_key_with_its_default(command):
         "chunk_rows",
     ):
         assert words in out
+    assert len(re.findall(r"\(default:\s+off\)", out.replace("│", " "))) == 3

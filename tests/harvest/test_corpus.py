@@ -96,3 +96,24 @@ def test_blocks_end_at_either_limit_and_do_not_depend_on_where_reading_began():
     for number, (block, _) in enumerate(pairwise(blocks), start=1):
         done += len(block)
         assert list(cut_blocks(documents[done:], 3, 10)) == blocks[number:]
+
+
+def test_a_name_with_brackets_is_a_file_and_no_pattern(tmp_path):
+    file = tmp_path / "br[1].parquet"
+    pl.DataFrame({"text": TEXTS}).write_parquet(file)
+    found = read_documents(CorpusSpec(path=str(file)))
+    assert [document.text for document in found] == TEXTS
+
+
+def test_a_kind_of_file_that_is_not_read_names_those_that_are(tmp_path):
+    (tmp_path / "x.csv").write_text("text\nx\n")
+    with pytest.raises(CorpusError, match=r"x\.csv: not a kind .*\.parquet, \.jsonl, .*\.txt file"):
+        list(read_documents(CorpusSpec(path=str(tmp_path / "x.csv"))))
+
+
+def test_a_broken_file_is_not_logged_as_well(tmp_path, capfd):
+    file = tmp_path / "broken.jsonl"
+    file.write_text('{"text": "a"}\n{"text": \n')
+    with pytest.raises(CorpusError):
+        list(read_documents(CorpusSpec(path=str(file))))
+    assert capfd.readouterr().err == ""

@@ -1,5 +1,7 @@
 """Hookpoints read through nnsight, against a plain forward hook on a plain transformers model."""
 
+import shutil
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -120,3 +122,11 @@ def test_a_folder_with_broken_weights_is_one_line(model_pair, tmp_path):
 def test_a_device_that_is_not_there_is_named(model_pair):
     with pytest.raises(ModelError, match=r"models\.a\.device: 'warp'"):
         HookedModel("a", spec(model_pair, "a", device="warp"))
+
+
+def test_weights_that_were_cut_off_are_one_line(model_pair, tmp_path):
+    shutil.copytree(model_pair["a"], tmp_path / "a")
+    weights = tmp_path / "a" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelError, match=r"models\.a\.path: .*cannot be loaded"):
+        HookedModel("a", spec(model_pair, "a", path=str(tmp_path / "a")))

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from harvest.corpus import Document
 from harvest.estimate import estimate
-from harvest.run import harvest, load_models, make_planner
+from harvest.run import harvest, load_models, make_planner, run_block
 from harvest.settings import Settings
 from pipeline.config import Config
 from pipeline.errors import ConfigError, CorpusError, ModelError, StoreError
@@ -243,3 +243,51 @@ def test_an_estimate_writes_nothing_and_is_exact_for_a_corpus_that_it_read_whole
     text_bytes = sum(len(text.encode()) for text in documents["text"])
     assert expected.bytes == summary.rows * (2 * (32 + 48) + 4 * 5) + text_bytes
     assert not settings.path.exists()
+
+
+def test_models_and_corpus_may_be_moved(moved, tmp_path, monkeypatch):
+    summary = harvest(moved)
+    for name in ("a", "b", "corpus.parquet"):
+        (tmp_path / "elsewhere").mkdir(exist_ok=True)
+        shutil.move(name, f"elsewhere/{name}")
+    pair = {name: Path("elsewhere") / name for name in moved.models}
+    again = make_settings(pair, "elsewhere/corpus.parquet", "run", corpus__limit=4)
+    assert harvest(again) == dataclasses.replace(summary, rows_per_second=None)
+
+
+def test_a_complete_store_is_not_opened_for_writing(
+    harvested, model_pair, corpus_file, monkeypatch
+):
+    _, store = harvested
+    monkeypatch.setattr("harvest.run.PartWriter", None)
+    settings = make_settings(model_pair, corpus_file, store.path.parent)
+    assert harvest(settings).rows_per_second is None
+
+
+@pytest.mark.parametrize("run_dir", ["file", "file/below", "x" * 300, "/proc/foo"])
+def test_a_run_dir_that_cannot_be_made_is_named_before_a_model_is_loaded(
+    run_dir, model_pair, corpus_file, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("harvest.run.HookedModel", None)
+    (tmp_path / "file").write_text("")
+    settings = make_settings(model_pair, corpus_file, tmp_path / run_dir)
+    with pytest.raises(StoreError, match=rf"{run_dir}: cannot be created .*another run_dir"):
+        harvest(settings)
+
+
+def test_a_path_with_brackets_is_shown_as_it_is(model_pair, corpus_file, tmp_path):
+    shutil.copytree(model_pair["a"], tmp_path / "odd[" / "x]")
+    settings = make_settings({"a": model_pair["a"]}, corpus_file, tmp_path)
+    spec = settings.models["a"].model_copy(update={"path": f"{tmp_path}/odd[/x]"})
+    assert load_models(dataclasses.replace(settings, models={"a": spec}))[0].width == 32
+
+
+def test_out_of_memory_says_that_a_begun_store_must_be_deleted(moved, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError
+
+    models = load_models(moved)
+    monkeypatch.setattr("harvest.models.HookedModel.activations", full)
+    plan = make_planner(moved, models)([Document("some text", "")])
+    with pytest.raises(ModelError, match=r"lower harvest\.batch_tokens \(now 400\); .* delete it"):
+        run_block(models, plan, moved.harvest.batch_tokens)

@@ -115,7 +115,19 @@ def test_progress_shows_note_rate_and_share(shown):
     assert shown in out.getvalue()
 
 
-def test_next_command_repeats_what_was_given_quoted():
-    text = command.next_command("train run", Path("my file.yaml"), ["train.k=3"], store=None)
-    assert text == "train run --config 'my file.yaml' --set train.k=3"
-    assert command.next_command("train run", None, None, store=Path("s")) == "train run --store s"
+@pytest.mark.parametrize(
+    ("config", "overrides", "expected"),
+    [
+        (None, None, "train run"),
+        (Path("pipeline.yaml"), [], "train run"),
+        (Path("my run.yaml"), None, "train run --config 'my run.yaml'"),
+        (None, ["run_dir=x y", "train.k=8"], "train run --set 'run_dir=x y' --set train.k=8"),
+    ],
+)
+def test_the_next_command_has_the_options_of_this_one(config, overrides, expected):
+    assert command.next_command("train run", config, overrides) == expected
+
+
+def test_the_next_command_names_places_that_were_given():
+    text = command.next_command("analyze report", None, None, store=Path("a b"), out=None)
+    assert text == "analyze report --store 'a b'"

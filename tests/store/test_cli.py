@@ -117,3 +117,20 @@ def test_debug_shows_the_traceback(command, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["store", "info", "/nonexistent", "--debug"])
     with pytest.raises(StoreError):
         main()
+
+
+def test_verify_of_an_unfinished_store_says_so_and_exits_with_zero(command, path):
+    file = path / "parts/00001/zarr.json"
+    file.write_text(file.read_text().replace('"complete": true', '"complete": false'))
+    code, out, _ = command("verify", path)
+    assert (code, "INCOMPLETE" in out) == (0, True)
+
+
+def test_info_shows_long_hookpoint_names_whole(command, path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    long = "model.language_model.layers.13"
+    for file in (path / "zarr.json", *path.glob("parts/*/zarr.json")):
+        file.write_text(file.read_text().replace("a.mid", long))
+    out = command("info", path)[1]
+    cells = [line.split("│")[1].strip() for line in out.splitlines() if line.startswith("│")]
+    assert long in "".join(cells)

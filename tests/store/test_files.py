@@ -1,3 +1,4 @@
+import errno
 import os
 from pathlib import Path
 
@@ -100,3 +101,14 @@ def test_json_that_is_no_object_is_an_error_that_says_what_it_is(tmp_path):
 def test_infinity_is_never_written_as_json(tmp_path):
     with pytest.raises(ValueError, match="JSON compliant"):
         files.write_json(tmp_path / "x.json", {"value": float("inf")})
+
+
+def test_a_full_disk_names_the_file_and_leaves_nothing_beside_it(tmp_path):
+    def pieces():
+        yield b"half of the file"
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space") as error:
+        files.write_atomic(tmp_path / "x", pieces())
+    assert (error.value.errno, error.value.filename) == (errno.ENOSPC, str(tmp_path / "x"))
+    assert list(tmp_path.iterdir()) == []

@@ -1,7 +1,9 @@
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.errors import StoreError
 from store.selection import RowSelection
 
 
@@ -59,3 +61,19 @@ def test_the_side_of_a_document_depends_on_its_text_alone(build_store, make_bloc
     sides = alone.documents.validation_mask(0.5)
     assert sides.any()
     assert behind.documents.validation_mask(0.5)[-40:].tolist() == sides.tolist()
+
+
+@pytest.mark.parametrize("value", [-1, 2, 2**31 - 1])
+def test_a_row_of_a_document_that_is_not_there_is_refused(build_store, tmp_path, value):
+    store = build_store(tmp_path / "store.zarr", [[(9, 12)]])
+    file = store.path / "parts/00000/rows/document/c/0"
+    file.write_bytes(np.int32(value).tobytes() + file.read_bytes()[4:])
+    with pytest.raises(StoreError, match="refers to a document not there; run `store verify"):
+        RowSelection(store, "train", 0.5)
+
+
+def test_only_as_many_chunks_as_asked_for_are_remembered(large_store):
+    selection = RowSelection(large_store, "all", 0.0, cached_chunks=3)
+    for chunk in range(large_store.chunks):
+        selection.in_chunk(chunk)
+    assert selection.in_chunk.cache_info().currsize == 3

@@ -132,3 +132,14 @@ def test_an_unfinished_store_is_no_problem(make_schema, make_block, tmp_path):
     with PartWriter(tmp_path / "store.zarr", make_schema()) as writer:
         writer.append(make_block((5,)), 1)
     assert verify(Store(tmp_path / "store.zarr")).problems == []
+
+
+def test_an_unfinished_store_is_known_as_such(store):
+    assert verify(store).complete
+    assert not verify(change_attribute(store, 1, "complete", False)).complete
+
+
+def test_a_store_without_parts_is_a_problem(store):
+    shutil.rmtree(store.path / "parts")
+    (problem,) = verify(Store(store.path)).problems
+    assert f"{store.path}/parts" in problem

@@ -56,6 +56,20 @@ def test_provenance_is_kept_beside_the_architecture(saved):
     assert json.loads((saved / "config.json").read_text())["recipe"] == "dfc"
 
 
+def test_weights_and_description_never_belong_to_different_dictionaries(saved, monkeypatch):
+    def killed(path: Path, buffers: list[bytes]) -> None:
+        path.write_bytes(b"".join(buffers))
+        if path.name == "model.safetensors":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("train.artifact.write_atomic", killed)
+    other = make_trainee("dfc", make_config(seed=1)).dictionary
+    with pytest.raises(KeyboardInterrupt):
+        save_dictionary(saved, other, {"recipe": "other"})
+    with pytest.raises(DictionaryError, match=r"config\.json: no such file"):
+        load_dictionary(saved)
+
+
 def test_a_folder_without_a_dictionary_is_named(tmp_path):
     with pytest.raises(DictionaryError, match=r"config\.json: no such file; train a dictionary"):
         load_dictionary(tmp_path)
@@ -68,6 +82,9 @@ def test_a_folder_without_a_dictionary_is_named(tmp_path):
         ({"version": 99}, "dictionary version 99, this program reads 1"),
         ({"partition": [{"name": "a"}]}, "damaged description"),
         ({"partition": 3}, "damaged description"),
+        ({"hookpoints": "a"}, r"damaged description \(hookpoints is 'a', not a list\)"),
+        ({"train": [1]}, r"damaged description \(train is \[1\], not an object\)"),
+        ({"train": {"validation_fraction": "x"}}, "validation_fraction is 'x', not a number"),
         ({"hookpoints": []}, "does not hold this dictionary"),
         ({"hookpoints": [{"name": "a", "widht": 3}]}, "damaged description"),
         ({"dtype": "int8"}, "damaged description"),

@@ -3,6 +3,7 @@
 import errno
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,79 @@ def test_a_recipe_that_is_added_later_leaves_the_finished_one_alone(
     train_run(store, tiny(recipes=BOTH), folder)
     assert set(trained) == {"batch_topk_crosscoder"}
     assert_same(folder, undisturbed)
+
+
+def assert_refused_as_it_was(store: Store, config: TrainConfig, folder: Path, message: str) -> None:
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    with pytest.raises(DictionaryError, match=message) as caught:
+        train_run(store, config, folder)
+    assert "\n" not in str(caught.value)
+    assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
+
+
+def test_a_folder_is_not_relabelled_with_another_recipe_of_the_same_shape(store, tmp_path):
+    folder = tmp_path / "dictionary"
+    shape = {"exclusive": {"a": 0, "b": 0}}
+    train_run(store, tiny(**shape, recipes=["dfc"]), folder)
+    message = (
+        f"^{folder}: holds checkpoints of recipe 'dfc', now it would be 'batch_topk_crosscoder'; "
+        "name another folder with --out, or delete"
+    )
+    other = tiny(**shape, recipes=["batch_topk_crosscoder"])
+    assert_refused_as_it_was(store, other, folder, message)
+
+
+def test_swapping_the_order_of_recipes_is_refused_by_their_names(store, tmp_path):
+    folder = tmp_path / "dictionary"
+    run_until(store, tiny(recipes=BOTH), folder, 12)
+    message = "holds checkpoints of recipe 'dfc'"
+    assert_refused_as_it_was(store, tiny(recipes=BOTH[::-1]), folder, message)
+
+
+def test_a_checkpoint_of_another_architecture_is_refused_by_what_differs(store, tmp_path):
+    folder = tmp_path / "dictionary"
+    run_until(store, tiny(), folder, 12)
+    file = folder / "checkpoints" / "step_00000010" / "state.json"
+    state = json.loads(file.read_text())
+    state["architecture"]["dtype"] = "float64"
+    file.write_text(json.dumps(state))
+    message = "holds checkpoints with dtype 'float64', now 'float32'; name another folder"
+    assert_refused_as_it_was(store, tiny(), folder, message)
+
+
+@pytest.mark.parametrize("how", ["raised", "signalled"])
+def test_an_interrupted_run_keeps_every_step_and_ends_with_the_same_bytes(
+    store, undisturbed, tmp_path, how
+):
+    folder = tmp_path / "dictionary"
+
+    def on_step(done: int, note: str) -> None:
+        if done == 17 and how == "raised":
+            raise KeyboardInterrupt
+        if done == 17:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train_run(store, tiny(recipes=BOTH), folder, on_step)
+    for place in (folder, beside(folder)):
+        assert saved_steps(place / "checkpoints") == [10, 17]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    train_run(store, tiny(recipes=BOTH), folder)
+    assert_same(folder, undisturbed)
+
+
+def test_ctrl_c_within_a_step_waits_for_its_end(store, tmp_path, monkeypatch):
+    step = train.trainee.Trainee.step
+
+    def interrupted(self, activations, number):
+        if number == 13:
+            signal.raise_signal(signal.SIGINT)
+        return step(self, activations, number)
+
+    monkeypatch.setattr(train.trainee.Trainee, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train_run(store, tiny(), tmp_path / "dictionary")
+    assert saved_steps(tmp_path / "dictionary" / "checkpoints") == [10, 14]
 
 
 def test_a_half_written_checkpoint_is_ignored_and_cleared_away(store, undisturbed, tmp_path):

@@ -1,6 +1,8 @@
 """`train run` as a user types it."""
 
 import json
+import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -35,8 +37,51 @@ def test_a_run_says_where_the_dictionary_is_and_what_comes_next(run, store_path)
     code, out, _ = run("--store", store_path, "--out", "here/dictionary", *SETTINGS)
     assert code == 0
     assert out.startswith("here/dictionary: dfc: held-out FVE a ")
-    assert f"next: analyze norms --store {store_path} --dictionary here/dictionary" in out
+    expected = f"--store {store_path} --dictionary here/dictionary --out here"
+    assert out.splitlines()[-1].startswith("next: analyze report --set ")
+    assert out.splitlines()[-1].endswith(expected)
     assert Path("here/dictionary/model.safetensors").exists()
+
+
+def test_what_comes_next_is_said_with_the_options_of_the_run(run, store_path):
+    Path("my run").mkdir()
+    Path("my run", "store.zarr").symlink_to(store_path)
+    Path("my sae.yaml").write_text('run_dir: "my run"\n')
+    code, out, _ = run("--config", "my sae.yaml", *SETTINGS, "--set", "analyze.top_features=3")
+    assert code == 0
+    words = shlex.split(out.splitlines()[-1])
+    assert words[:7] == ["next:", "analyze", "report", "--config", "my sae.yaml", *SETTINGS[:2]]
+    assert words[-2:] == ["--set", "analyze.top_features=3"]
+
+
+def test_a_run_without_held_out_rows_says_so(run, store_path):
+    code, out, _ = run("--store", store_path, *SETTINGS, "--set", "train.validation_fraction=0")
+    assert code == 0
+    assert out.startswith("runs/default/dictionary: dfc: no held-out rows; dead ")
+
+
+def test_the_name_of_an_incomplete_store_is_printed_as_it_is(run, store_path, tmp_path):
+    path = tmp_path / "[red]store"
+    shutil.copytree(store_path, path)
+    for file in path.rglob("zarr.json"):
+        value = json.loads(file.read_text())
+        if "complete" in value["attributes"]:
+            value["attributes"]["complete"] = False
+            file.write_text(json.dumps(value))
+    code, _, err = run("--store", path.name, "--out", "dictionary", *SETTINGS)
+    assert code == 0
+    assert "note: [red]store is not complete" in err
+
+
+@pytest.mark.parametrize("config", ["models: {a: {path: x, hookpoint: y}}", ""])
+def test_checking_refuses_a_share_for_a_model_that_the_configuration_lacks(run, config):
+    Path("sae.yaml").write_text(config)
+    code, _, err = run("--config", "sae.yaml", "--check", "--set", "train.exclusive={z: 0.1}")
+    if config:
+        assert code == 1
+        assert "train.exclusive: unknown model 'z'; the models are a" in err
+    else:
+        assert code == 0
 
 
 def test_json_of_a_run_parses(run, store_path):
@@ -84,6 +129,7 @@ def test_checking_needs_no_store_and_says_nothing(run):
         (["--set", "train.k=many"], "--set: train.k: given 'many'; input should be a valid int"),
         (["--set", "train.k=0"], "--set: train.k: given 0; input should be greater than 0"),
         (["--set", "train.wandb.mode=on"], "--set: train.wandb.mode: given True"),
+        (["--set", "train.k=9", "--set", "train.features=2"], "--set: train.k: given 9; "),
         (["--set", "train.recipes=[sae]"], "train.recipes.0: given 'sae'"),
         (["--store", "nowhere"], "nowhere/zarr.json: no such file"),
         (["--config", "nowhere.yaml"], "nowhere.yaml: no such file"),
@@ -99,7 +145,7 @@ def test_a_mistake_is_explained_in_one_line(run, arguments, message):
 def test_an_unknown_model_in_exclusive_is_refused(run, store_path):
     code, _, err = run("--store", store_path, *SETTINGS, "--set", "train.exclusive={z: 0.1}")
     assert code == 1
-    assert "train.exclusive: unknown model 'z'; the store has a, b" in err
+    assert "train.exclusive: unknown model 'z'; the models are a, b" in err
 
 
 def test_going_on_with_another_rate_is_refused_in_one_line(run, store_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.errors import DictionaryError
 from store.loader import Batch
 from train.evaluate import VarianceExplained, evaluate
 
@@ -16,7 +17,7 @@ def batches(trainee, count: int) -> list[Batch]:
     return [Batch(random_batch(trainee, n), np.arange(15) + 15 * n) for n in range(count)]
 
 
-def explained(x: torch.Tensor, x_hat: torch.Tensor, pieces: int = 3) -> float:
+def explained(x: torch.Tensor, x_hat: torch.Tensor, pieces: int = 3) -> float | None:
     accumulator = VarianceExplained()
     for x_BD, x_hat_BD in zip(x.chunk(pieces), x_hat.chunk(pieces), strict=True):
         accumulator.update(x_BD, x_hat_BD)
@@ -48,8 +49,29 @@ def test_fve_of_bfloat16_rows_is_that_of_the_same_rows_in_float64():
     assert explained(x, X) == pytest.approx(explained(x.double(), X.double()), rel=1e-12)
 
 
-def test_fve_of_no_rows_is_zero():
-    assert VarianceExplained().fve == 0.0
+def test_there_is_no_fve_of_no_rows():
+    assert VarianceExplained().fve is None
+    assert explained(X[:0], X[:0], 1) is None
+
+
+@pytest.mark.parametrize("x", [X[:1], torch.full((90, 5), 0.1)], ids=["one row", "constant rows"])
+def test_there_is_no_fve_of_rows_that_do_not_vary(x):
+    assert explained(x, x + 1, 1) is None
+
+
+@pytest.mark.parametrize("which", ["activations", "reconstructions"])
+def test_values_that_are_not_finite_are_blamed_on_their_hookpoint(which):
+    accumulator = VarianceExplained("layer 3")
+    spoilt = X.clone()
+    spoilt[4, 2] = torch.nan
+    accumulator.update(*((spoilt, X) if which == "activations" else (X, spoilt)))
+    with pytest.raises(DictionaryError, match=f"layer 3: {which}.* not finite.*`store verify`"):
+        _ = accumulator.fve
+
+
+def test_an_evaluation_of_no_rows_has_no_values():
+    result = evaluate(make_trainee("dfc", make_config()).dictionary, [])
+    assert (set(result.fve.values()), result.l0, result.rows) == ({None}, None, 0)
 
 
 def test_evaluation_is_the_formula_over_all_rows_per_hookpoint():

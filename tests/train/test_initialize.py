@@ -3,13 +3,14 @@
 import pytest
 import torch
 
+from pipeline.errors import StoreError
 from store.reader import Store
 from train.config import TrainConfig
 from train.crosscoder import Crosscoder
 from train.initialize import geometric_median, initialize_scale
 from train.recipe import build_trainee
 
-from .conftest import WIDTHS, concept_rows
+from .conftest import WIDTHS, concept_rows, write_store
 
 
 def fresh(store: Store, config: TrainConfig) -> Crosscoder:
@@ -95,6 +96,14 @@ def test_another_seed_gives_other_weights(store, config):
 def test_scaling_by_rows_without_any_norm_is_refused(store, config, monkeypatch):
     monkeypatch.setattr("store.statistics.RowStatistics.norm_quantile", lambda self, q: 0.0)
     with pytest.raises(Exception, match=r"a: median norm 0\.0; rows are empty or zero"):
+        initialize_scale(fresh_without_scale(), store)
+
+
+def test_a_store_of_zero_rows_is_refused(tmp_path, monkeypatch):
+    zeros = {name: torch.zeros_like(x) for name, x in concept_rows(1000, seed=0).items()}
+    monkeypatch.setattr("tests.train.conftest.concept_rows", lambda rows, seed: zeros)
+    store = Store(write_store(tmp_path / "store.zarr", documents=20))
+    with pytest.raises(StoreError, match=r"a: median norm .*; rows are empty or zero"):
         initialize_scale(fresh_without_scale(), store)
 
 

@@ -7,12 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 import train.loop
 from pipeline.errors import ConfigError, DictionaryError
+from store.loader import ShuffledLoader
 from store.reader import Store
 from train.config import TrainConfig
-from train.loop import TrainedDictionary, make_loader, resolve_device
+from train.device import resolve_device
+from train.loop import TrainedDictionary, make_loader
 from train.loop import train as train_run
 
 from .conftest import tiny
@@ -145,10 +148,66 @@ def test_a_run_that_diverges_says_so_in_one_line(store, tmp_path):
         train_run(store, tiny(lr=1e38, gradient_clip=1e38, log_every=1), tmp_path)
 
 
+def test_a_loss_spoilt_by_the_store_is_blamed_on_the_store(store, tmp_path, monkeypatch):
+    gather = ShuffledLoader._gather
+
+    def spoilt(self, chunks, rows):
+        batch = gather(self, chunks, rows)
+        if self.locate(2)[1].tolist() == rows.tolist():
+            batch.activations["b"][0, 0] = torch.nan
+        return batch
+
+    monkeypatch.setattr(ShuffledLoader, "_gather", spoilt)
+    with pytest.raises(DictionaryError) as caught:
+        train_run(store, tiny(), tmp_path / "dictionary")
+    assert f"{store.path}: b: activations of batch 3 are not finite" in str(caught.value)
+    assert "`store verify`" in str(caught.value)
+
+
+def test_a_second_run_into_a_folder_that_is_being_written_is_refused(store, tmp_path):
+    folder = tmp_path / "dictionary"
+    other = tiny(recipes=["batch_topk_crosscoder"], seed=1)
+    refused = []
+
+    def on_step(done: int, note: str) -> None:
+        if done == 1:
+            with pytest.raises(DictionaryError, match="another training run is writing") as caught:
+                train_run(store, other, folder)
+            refused.append(str(caught.value))
+
+    train_run(store, tiny(steps=2, threshold_start=1), folder, on_step)
+    assert refused[0].startswith(f"{folder}: ")
+    assert (tmp_path / ".dictionary.lock").exists()
+    train_run(store, tiny(steps=2, threshold_start=1), folder)
+
+
+def test_without_held_out_rows_there_is_no_fve(store, tmp_path):
+    (entry,) = train_run(store, tiny(steps=2, threshold_start=1, validation_fraction=0.0), tmp_path)
+    assert entry.validation.fve == {"a": None, "b": None}
+    (line,) = lines(tmp_path, "validation")
+    assert line["validation"] == {"fve": {"a": None, "b": None}, "l0": None, "rows": 0}
+
+
+def test_fve_of_a_batch_of_one_row_is_logged_as_null(store, tmp_path):
+    train_run(store, tiny(steps=2, threshold_start=1, batch_rows=1, log_every=1), tmp_path)
+    text = (tmp_path / "metrics.jsonl").read_text()
+    assert "Infinity" not in text
+    assert "NaN" not in text
+    assert lines(tmp_path)[0]["fve"] == {"a": None, "b": None}
+
+
 @pytest.mark.parametrize("name", ["tpu please", "gpu"])
 def test_an_unknown_device_is_refused(name):
     with pytest.raises(ConfigError, match=f"train.device: given '{name}'; try auto"):
         resolve_device(name)
+
+
+@pytest.mark.parametrize("name", ["mps", "meta"])
+def test_a_device_that_cannot_be_used_is_refused_by_the_key_that_named_it(name):
+    if name == "mps" and torch.backends.mps.is_available():
+        pytest.skip("there is an MPS device here")
+    with pytest.raises(ConfigError, match=f"analyze.device: given '{name}'"):
+        resolve_device(name, "analyze.device")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
@@ -162,13 +221,36 @@ def test_a_missing_device_is_refused():
     [
         ({"k": 50}, "k 50 is larger than features 40"),
         ({"recipes": ["dfc", "dfc"]}, "names one recipe twice"),
-        ({"exclusive": {"a": 1.5}}, r"shares must be in \[0, 1\)"),
+        ({"exclusive": {"a": 1.5}}, "should be less than 1"),
         ({"recipes": []}, "at least 1 item"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         TrainConfig.model_validate({**CONFIG.model_dump(), **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"features": 2}, "k"),
+        ({"threshold_start": 300}, "threshold_start"),
+        ({"recipes": ["dfc", "dfc"]}, "recipes"),
+        ({"exclusive": {"a": -0.1}}, "exclusive"),
+    ],
+)
+def test_a_contradiction_is_blamed_on_one_key(changes, key):
+    with pytest.raises(ValidationError) as caught:
+        TrainConfig.model_validate({**CONFIG.model_dump(), **changes})
+    (error,) = caught.value.errors()
+    assert error["loc"][0] == key
+    assert not isinstance(error["input"], TrainConfig)
+
+
+def test_k_by_default_is_checked_against_features():
+    with pytest.raises(ValidationError, match="k 200 is larger than features 2") as caught:
+        TrainConfig(features=2)
+    assert caught.value.errors()[0]["loc"] == ("k",)
 
 
 def test_loss_falls_steadily(trained):

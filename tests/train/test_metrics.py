@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from pipeline.errors import ConfigError
 from train.config import WandbConfig
 from train.loop import train
 from train.metrics import MetricsLog
@@ -48,6 +50,29 @@ def test_absent_wandb_is_said_in_one_line_and_is_no_error(store, tmp_path, monke
     note = " ".join(capsys.readouterr().err.split())
     assert note.count("wandb is not installed; metrics go to metrics.jsonl only") == 1
     assert (tmp_path / "metrics.jsonl").stat().st_size > 0
+
+
+def test_wandb_that_refuses_is_an_error_of_one_line_with_its_remedy(tmp_path, monkeypatch):
+    class UsageError(Exception):
+        pass
+
+    def init(**options: object) -> None:
+        raise UsageError("api_key not configured (no-tty).\nCall wandb login")
+
+    fake = SimpleNamespace(init=init, errors=SimpleNamespace(Error=UsageError))
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    with pytest.raises(ConfigError) as caught:
+        MetricsLog(tmp_path, 0, WandbConfig(mode="online"), "run")
+    assert str(caught.value) == (
+        "train.wandb.mode: given 'online', but wandb refuses (api_key not configured (no-tty). "
+        "Call wandb login); run `wandb login`, or set train.wandb.mode to offline or off"
+    )
+
+
+def test_the_refusals_of_wandb_are_of_the_class_that_is_caught():
+    errors = pytest.importorskip("wandb").errors
+    assert issubclass(errors.UsageError, errors.Error)
+    assert issubclass(errors.CommError, errors.Error)
 
 
 def test_wandb_offline_keeps_one_run_for_each_dictionary(store_path, tmp_path):

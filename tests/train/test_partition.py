@@ -79,7 +79,7 @@ def test_a_single_group_has_no_exclusive_group():
 
 
 def test_a_share_for_an_unknown_model_is_refused_by_name():
-    with pytest.raises(ConfigError, match="unknown model 'z'; the store has a, b"):
+    with pytest.raises(ConfigError, match="unknown model 'z'; the models are a, b"):
         dedicated(("a", "b"), 100, {"z": 0.1})
 
 
