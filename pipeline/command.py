@@ -18,7 +18,6 @@ from rich.progress import (
     Task,
     TaskProgressColumn,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Column
@@ -130,8 +129,9 @@ def progress_bar(unit: str) -> Progress:
         BarColumn(bar_width=10),
         TaskProgressColumn(),
         RateColumn(unit),
-        TimeElapsedColumn(Column(no_wrap=True, min_width=7)),
-        TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
+        TimeRemainingColumn(
+            elapsed_when_finished=True, table_column=Column(no_wrap=True, min_width=7)
+        ),
         TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True)),
         console=console,
     )

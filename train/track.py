@@ -101,6 +101,6 @@ def progress_note(track: Track, result: StepMetrics) -> str:
     """The last loss, FVE per hookpoint, L0 and dead fraction, for the progress bar."""
     fve = " ".join(f"{value:.3f}" for value in result.fve.tolist())
     return (
-        f"loss {float(result.loss):.3f} FVE {fve} L0 {float(result.l0):.0f} "
+        f"loss {float(result.loss):.4g} FVE {fve} L0 {float(result.l0):.0f} "
         f"dead {dead_fraction(track.trainee):.1%}"
     )
