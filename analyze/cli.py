@@ -61,6 +61,7 @@ def norms(
     from analyze.analysis import write_tables
     from analyze.norms import bin_counts, group_summary
 
+    section = section.model_copy(update={"planted": {}})  # norms ask for no known answer
     opened = _open_store(store or settings.store_path)
     analysis = _analyze(opened, dictionary or settings.dictionary_path, section)
     files = write_tables(analysis, out or settings.analysis_path)
@@ -88,7 +89,7 @@ def report(
         typer.Option(
             "--baseline",
             help="A dictionary to compare with; may be repeated "
-            "(default: those of the config's further train.recipes).",
+            "(default: those of the config's further train.recipes; none if --dictionary is given).",
         ),
     ] = None,
     out: Annotated[
@@ -116,10 +117,10 @@ def report(
     tables = folder / "analysis"
     main_analysis = _analyze(opened, dictionary or settings.dictionary_path, section)
     write_tables(main_analysis, tables)
+    if baseline is None:
+        baseline = _baselines(settings) if dictionary is None else []
     baselines = []
-    for other in (
-        _baselines(settings) if baseline is None and dictionary is None else baseline or []
-    ):
+    for other in baseline:
         baselines.append(_analyze(opened, other, section))
         write_tables(baselines[-1], tables / other.name)
     summary = summarize(opened, main_analysis, baselines)

@@ -36,3 +36,11 @@ def test_unknown_key_is_refused_with_what_is_allowed(tmp_path):
     done = _analyze("norms", "--set", "analyze.top_feature=3", cwd=tmp_path)
     assert done.returncode == 1
     assert "analyze.top_feature: unknown key (given 3); did you mean top_features?" in done.stderr
+
+
+def test_norms_of_another_store_do_not_ask_for_the_planted_labels_of_the_config(
+    known_store, dfc_folder, tmp_path
+):
+    (tmp_path / "pipeline.yaml").write_text("analyze: {planted: {a: not_there}}\n")
+    done = _analyze("norms", "--store", known_store.path, "--dictionary", dfc_folder, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
