@@ -89,7 +89,7 @@ def report(
         typer.Option(
             "--baseline",
             help="A dictionary to compare with; may be repeated "
-            "(default: those of the config's further train.recipes; none if --dictionary is given).",
+            "(default: those of the config's further recipes; none if --dictionary is given).",
         ),
     ] = None,
     out: Annotated[
