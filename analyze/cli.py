@@ -13,9 +13,11 @@ from rich.table import Table
 
 from analyze.config import AnalyzeConfig, check_models
 from pipeline.command import (
+    CheckOption,
     ConfigOption,
     JsonOption,
     SetOption,
+    StoreOption,
     console,
     make_app,
     next_command,
@@ -31,10 +33,6 @@ if TYPE_CHECKING:
 
 app = make_app("Find out what is exclusive to which model, and show it.")
 
-StoreOption = Annotated[
-    Path | None,
-    typer.Option("--store", help="The store (default: RUN_DIR/store.zarr of the config)."),
-]
 DictionaryOption = Annotated[
     Path | None,
     typer.Option(
@@ -98,9 +96,7 @@ def report(
     ] = None,
     config: ConfigOption = None,
     set_: SetOption = None,
-    check: Annotated[
-        bool, typer.Option("--check", help="Only validate the configuration (default: off).")
-    ] = False,
+    check: CheckOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Tables, plots, report.html and summary.json: which features only one model has."""

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from pipeline.command import ConfigOption, SetOption, console, make_app, read_config
+from pipeline.command import CheckOption, ConfigOption, SetOption, console, make_app, read_config
 from pipeline.command import run as run_app
 from pipeline.config import DEFAULT_FILE
 from pipeline.errors import ConfigError
@@ -37,9 +37,7 @@ def run(
             show_default=False,
         ),
     ] = "harvest",
-    check: Annotated[
-        bool, typer.Option("--check", help="Only validate the configuration (default: off).")
-    ] = False,
+    check: CheckOption = False,
 ) -> None:
     """Runs every stage in order; what is already done is not done again."""
     if file is not None and config is not None and file != config:

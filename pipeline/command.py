@@ -41,6 +41,13 @@ SetOption = Annotated[
         help="Override one key of the file: section.key=value. May be repeated (default: none).",
     ),
 ]
+StoreOption = Annotated[
+    Path | None,
+    typer.Option("--store", help="The store (default: RUN_DIR/store.zarr of the config)."),
+]
+CheckOption = Annotated[
+    bool, typer.Option("--check", help="Only validate the configuration (default: off).")
+]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON (default: off).")
 ]

@@ -118,19 +118,18 @@ class Store:
 
     def column(self, name: str) -> np.ndarray:
         """A whole row column (rows,); `document` is numbered over all parts."""
-        read = self.document_chunk if name == "document" else lambda c: self.column_chunk(name, c)
-        pieces = [read(chunk) for chunk in range(self.chunks)]
-        return np.concatenate(pieces) if pieces else np.zeros(0, np.int32)
+        return self.column_range(name, 0, self.rows)
 
     def column_range(self, name: str, start: int, stop: int) -> np.ndarray:
         """A row column for rows [start, stop); `document` is numbered over all parts."""
         read = self.document_chunk if name == "document" else lambda c: self.column_chunk(name, c)
-        return np.concatenate(
-            [read(c)[first:last] for c, first, last in self.chunk_spans(start, stop)]
-        )
+        pieces = [read(c)[first:last] for c, first, last in self.chunk_spans(start, stop)]
+        return np.concatenate(pieces) if pieces else np.zeros(0, np.int32)
 
     def chunk_spans(self, start: int, stop: int) -> list[tuple[int, int, int]]:
         """(chunk, first, last) for every chunk that rows [start, stop) touch, rows within it."""
+        if start >= stop:
+            return []
         before = self.chunk_rows_before
         lowest = int(np.searchsorted(before, start, side="right")) - 1
         highest = int(np.searchsorted(before, stop - 1, side="right"))

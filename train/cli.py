@@ -10,9 +10,11 @@ import typer
 from rich.markup import escape
 
 from pipeline.command import (
+    CheckOption,
     ConfigOption,
     JsonOption,
     SetOption,
+    StoreOption,
     console,
     make_app,
     next_command,
@@ -37,10 +39,7 @@ def _commands() -> None:
 
 @app.command(epilog=describe(TrainConfig, "train"))
 def run(
-    store: Annotated[
-        Path | None,
-        typer.Option("--store", help="The store (default: RUN_DIR/store.zarr of the config)."),
-    ] = None,
+    store: StoreOption = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Where to write (default: RUN_DIR/dictionary of the config)."),
@@ -51,9 +50,7 @@ def run(
         bool,
         typer.Option("--dry-run", help="Say rows, bytes and time; write nothing (default: off)."),
     ] = False,
-    check: Annotated[
-        bool, typer.Option("--check", help="Only validate the configuration (default: off).")
-    ] = False,
+    check: CheckOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Trains a dictionary, or goes on with one that was interrupted."""
