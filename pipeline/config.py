@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+from rich.markup import escape
 
 from pipeline.errors import ConfigError
 
@@ -158,9 +159,9 @@ def allowed_keys(kind: Any, location: tuple[int | str, ...] = ()) -> list[str]:
 
 
 def describe(kind: type[Section], name: str) -> str:
-    """The keys of a section with types, defaults and meanings, for `--help`."""
+    """The keys of a section with defaults and meanings, as rich markup, for `--help`."""
     heading = f"Keys of section `{name}` (set with --set {name}.KEY=VALUE):"
-    return "\n\n".join([heading, *_describe_keys(kind, "")])
+    return escape("\n\n".join([heading, *_describe_keys(kind, "")]))
 
 
 def _describe_keys(kind: type[Section], prefix: str) -> list[str]:

@@ -162,3 +162,9 @@ def test_help_explains_every_key_with_its_default(run):
     assert code == 0
     for key in ("features", "threshold_beta", "window_chunks", "wandb"):
         assert key in out
+
+
+def test_help_shows_a_default_that_is_a_list(run):
+    code, out, _ = run("--help")
+    assert code == 0
+    assert "recipes (default [dfc])" in out
