@@ -8,7 +8,7 @@ from pipeline.config import Section
 
 
 class HarvestConfig(Section):
-    """How the corpus is cut into forward passes and into commits."""
+    """How the corpus is cut into forward passes and into blocks."""
 
     max_tokens: int = Field(
         1024,
@@ -24,11 +24,12 @@ class HarvestConfig(Section):
     block_documents: int = Field(
         64,
         ge=1,
-        description="documents per commit to the store; what a killed harvest repeats at most",
+        description="documents that are planned, run and written at a time; a commit to the store "
+        "holds at least a chunk of rows, which is what a killed harvest repeats at most",
     )
     block_characters: int = Field(
         500_000,
         ge=1,
-        description="text per commit: a block of long documents ends early, so that its "
+        description="text of a block: one of long documents ends early, so that its "
         "activations fit into memory (about 2 bytes x width for every 4 characters)",
     )

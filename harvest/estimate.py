@@ -19,6 +19,9 @@ from harvest.plan import BlockPlan
 from harvest.run import load_models, make_planner, run_block
 from harvest.settings import Settings
 from pipeline.errors import CorpusError
+from store.block import encode_text
+from store.layout import activation_layout
+from store.schema import CodecName, Hookpoint
 
 SAMPLE_DOCUMENTS = 256
 TIMED_CHARACTERS = 32_000
@@ -51,11 +54,12 @@ def estimate(settings: Settings) -> Estimate:
         total = len(sample)
     factor = None if total is None else total / len(sample)
     rate = _rate(models, plan_documents(_prefix(sample)), settings.harvest.batch_tokens)
+    size = _bytes(models, plan, settings.store.codec)
     return Estimate(
         store=str(settings.path),
         documents=total,
         rows=None if factor is None else round(factor * plan.rows),
-        bytes=None if factor is None else round(factor * _bytes(models, plan)),
+        bytes=None if factor is None else round(factor * size),
         seconds=None if factor is None or rate is None else factor * plan.rows / rate,
         free_bytes=shutil.disk_usage(_nearest_folder(settings.path)).free,
         rows_per_second=rate,
@@ -79,10 +83,13 @@ def _rate(models: list[HookedModel], plan: BlockPlan, batch_tokens: int) -> floa
     return plan.rows / (time.perf_counter() - start) or None
 
 
-def _bytes(models: list[HookedModel], plan: BlockPlan) -> int:
-    """Bytes of the plan's activations, row columns and texts."""
-    row = 2 * sum(model.width for model in models) + 4 * (3 + len(models))
-    return row * plan.rows + sum(len(document.text.encode()) for document in plan.documents)
+def _bytes(models: list[HookedModel], plan: BlockPlan, codec: CodecName) -> int:
+    """Bytes of the plan's activations, row columns and texts; too many if `codec` is lossless."""
+    hookpoints = (Hookpoint(m.hookpoint_name, m.name, m.width) for m in models)
+    activations = sum(activation_layout(h, 1, codec).chunk_bytes for h in hookpoints)
+    columns = 4 * (3 + len(models))
+    texts = sum(len(encode_text(document.text)) for document in plan.documents)
+    return (activations + columns) * plan.rows + texts
 
 
 def _nearest_folder(path: Path) -> Path:

@@ -28,6 +28,7 @@ from pipeline.command import console, progress_bar
 from pipeline.errors import ConfigError, CorpusError, ModelError, StoreError
 from store.block import Block
 from store.files import make_folder
+from store.layout import default_chunk_rows
 from store.reader import Store
 from store.root import refuse_other_schema
 from store.schema import Hookpoint, StoreSchema
@@ -56,7 +57,7 @@ def harvest(settings: Settings) -> HarvestSummary:
             raise CorpusError(f"corpus.path: {settings.corpus.path} holds no documents")
         models = load_models(settings)
         schema = make_schema(settings, models, prints)
-        with PartWriter(settings.path, schema) as writer:
+        with PartWriter(settings.path, schema, commit_rows=schema.chunk_rows) as writer:
             before, start = writer.rows, time.perf_counter()
             _write_blocks(settings, models, writer)
             rate = (writer.rows - before) / (time.perf_counter() - start)
@@ -78,7 +79,18 @@ def make_schema(
 ) -> StoreSchema:
     """What a store of these settings is made from; a resumed harvest must have an equal one."""
     hookpoints = tuple(Hookpoint(m.hookpoint_name, m.name, m.width) for m in models)
-    return StoreSchema(hookpoints, settings.store.chunk_rows, prints, settings.recorded())
+    return StoreSchema(
+        hookpoints,
+        _chunk_rows(settings, hookpoints),
+        prints,
+        settings.recorded(),
+        codec=settings.store.codec,
+        vocabulary={model.name: model.vocabulary for model in models},
+    )
+
+
+def _chunk_rows(settings: Settings, hookpoints: tuple[Hookpoint, ...]) -> int:
+    return settings.store.chunk_rows or default_chunk_rows(hookpoints)
 
 
 def make_planner(
@@ -184,7 +196,8 @@ def _already_complete(settings: Settings, prints: dict[str, str]) -> bool:
     store = Store(settings.path)
     wanted = replace(
         store.schema,
-        chunk_rows=settings.store.chunk_rows,
+        chunk_rows=_chunk_rows(settings, store.schema.hookpoints),
+        codec=settings.store.codec,
         fingerprints=prints,
         config=settings.recorded(),
     )

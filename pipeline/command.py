@@ -52,7 +52,8 @@ JsonOption = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON (default: off).")
 ]
 
-REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+REFUSED = (errno.EACCES, errno.EROFS)
 
 console = Console(stderr=True, highlight=False)
 
@@ -100,13 +101,13 @@ def run(app: typer.Typer) -> NoReturn:
             _fail("interrupted; run the same command again to continue", code=130)
         raise
     except OSError as error:
-        if debug or (error.filename is None and error.errno not in REFUSED):
+        if debug or (error.filename is None and error.errno not in (*NO_ROOM, *REFUSED)):
             raise
-        remedy = (
-            "free space or choose another run_dir"
-            if error.errno in REFUSED
-            else "name another path"
-        )
+        remedy = "name another path"
+        if error.errno in NO_ROOM:
+            remedy = "free space and run the same command again, or choose another run_dir"
+        elif error.errno in REFUSED:
+            remedy = "make it writable, or choose another run_dir"
         _fail(f"{error.filename or 'output'}: {error.strerror}; {remedy}")
     sys.exit(0)
 

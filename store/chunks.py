@@ -1,12 +1,15 @@
-"""Chunk files: raw little-endian values followed by their crc32c, so that they can be mapped.
+"""Chunk files: the stored rows of an array, encoded as its layout says, followed by their crc32c.
 
-A chunk always has its full size on disk; behind the last row of an array it is padded with zeros.
-Writing costs one pass for the checksum; mapping costs nothing until pages are touched.
+A chunk always has its full number of rows; behind the last row of an array it is padded with
+zeros. Writing costs the codec and one pass for the checksum; mapping costs nothing until pages
+are touched; a chunk that cannot be mapped is decoded into RAM.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import google_crc32c
 import numpy as np
@@ -16,42 +19,54 @@ from torch import Tensor
 from pipeline.errors import StoreError
 from store.bfloat16 import NATIVE as BFLOAT16
 from store.files import write_atomic
+from store.layout import BLOSC, Layout
 
 CRC_BYTES = 4
+REMEDY = "see `store verify`; `store verify --repair` cuts the store before the damage"
 
 
-def write_chunk(path: Path, values: np.ndarray) -> None:
-    """Writes one full chunk durably. `values` is C-contiguous and little-endian."""
-    data = values.reshape(-1).view(np.uint8)
+def write_chunk(path: Path, stored: np.ndarray, layout: Layout) -> None:
+    """Writes one full chunk of stored rows durably; they are C-contiguous and little-endian."""
+    data = stored.reshape(-1).view(np.uint8)
+    if not layout.mapped:
+        data = np.frombuffer(_blosc(layout.dtype.itemsize).encode(data), np.uint8)
     write_atomic(path, [data.data, google_crc32c.value(data).to_bytes(CRC_BYTES, "little")])
 
 
-def map_chunk(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Maps a chunk's values, copy-on-write, without reading them. Raises StoreError."""
-    expected = int(np.prod(shape)) * dtype.itemsize + CRC_BYTES
-    try:
-        size = path.stat().st_size
-    except FileNotFoundError:
-        raise StoreError(
-            f"{path}: chunk is missing; the store is damaged, harvest it again"
-        ) from None
-    if size != expected:
-        raise StoreError(f"{path}: chunk has {size} bytes, expected {expected}; harvest it again")
-    # Unlike np.memmap, torch's mapping keeps no file descriptor: open chunks are not limited by it.
-    data = torch.from_file(str(path), shared=False, size=expected - CRC_BYTES, dtype=torch.uint8)
-    return data.numpy().view(dtype).reshape(shape)
+def map_chunk(path: Path, layout: Layout) -> np.ndarray:
+    """The stored rows (layout.rows, *stored_shape), checked for nothing but their size.
+
+    Mapped copy-on-write without being read, or decoded where that is not possible. Raises
+    StoreError.
+    """
+    return _stored_rows(path, _map_file(path, layout), layout)
 
 
-def check_chunk(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Maps a chunk and compares every byte against its checksum. Raises StoreError."""
-    values = map_chunk(path, shape, dtype)
-    with open(path, "rb") as file:
-        file.seek(-CRC_BYTES, 2)
-        stored = int.from_bytes(file.read(), "little")
-    found = google_crc32c.value(values.reshape(-1).view(np.uint8))
+def check_chunk(path: Path, layout: Layout) -> np.ndarray:
+    """As `map_chunk`, with every byte compared against the checksum. Raises StoreError."""
+    data = _map_file(path, layout)
+    compare_checksum(path, data[:-CRC_BYTES], data[-CRC_BYTES:].tobytes())
+    return _stored_rows(path, data, layout)
+
+
+def decode_chunk(path: Path, layout: Layout, check: bool, out: np.ndarray) -> None:
+    """Fills `out` uint8 (chunk_bytes,) with the stored rows. Raises StoreError."""
+    data = _map_file(path, layout)
+    if check:
+        compare_checksum(path, data[:-CRC_BYTES], data[-CRC_BYTES:].tobytes())
+    if layout.mapped:
+        out[:] = data[:-CRC_BYTES]
+    else:
+        _decode(path, data[:-CRC_BYTES], layout, out)
+
+
+def compare_checksum(path: Path, encoded: np.ndarray, crc: bytes) -> None:
+    """Raises StoreError unless the bytes of a chunk have the checksum that follows them."""
+    stored, found = int.from_bytes(crc, "little"), google_crc32c.value(encoded)
     if stored != found:
-        raise StoreError(f"{path}: checksum {found:08x}, expected {stored:08x}: bytes have changed")
-    return values
+        raise StoreError(
+            f"{path}: checksum {found:08x}, expected {stored:08x}: bytes have changed; {REMEDY}"
+        )
 
 
 def to_tensor(values: np.ndarray) -> Tensor:
@@ -66,3 +81,62 @@ def to_numpy(values: Tensor) -> np.ndarray:
     if values.dtype == torch.bfloat16:
         return values.contiguous().view(torch.int16).numpy().view(BFLOAT16)
     return values.contiguous().numpy()
+
+
+def file_bytes(path: Path, layout: Layout) -> int:
+    """Size of a chunk file, compared with what it must be if that is known. Raises StoreError."""
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise StoreError(f"{path}: chunk cannot be read ({error.strerror}); {REMEDY}") from None
+    expected = layout.chunk_bytes + CRC_BYTES
+    if size != expected if layout.mapped else size <= CRC_BYTES:
+        wanted = f"expected {expected}" if layout.mapped else "too few"
+        raise StoreError(f"{path}: chunk has {size} bytes, {wanted}; {REMEDY}")
+    return size
+
+
+def _map_file(path: Path, layout: Layout) -> np.ndarray:
+    """The whole file, uint8 (bytes,), mapped copy-on-write."""
+    size = file_bytes(path, layout)
+    # Unlike np.memmap, torch's mapping keeps no file descriptor: open chunks are not limited by it.
+    try:
+        return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise StoreError(f"{path}: chunk cannot be mapped ({reason}); {REMEDY}") from None
+
+
+def _stored_rows(path: Path, data: np.ndarray, layout: Layout) -> np.ndarray:
+    """What a chunk file's bytes hold, in shape; the same memory if that is possible."""
+    stored = data[:-CRC_BYTES]
+    if not layout.mapped:
+        stored = np.empty(layout.chunk_bytes, np.uint8)
+        _decode(path, data[:-CRC_BYTES], layout, stored)
+    return stored.view(layout.stored_dtype).reshape(layout.rows, *layout.stored_shape)
+
+
+def _decode(path: Path, encoded: np.ndarray, layout: Layout, out: np.ndarray) -> None:
+    _refuse_other_size(path, encoded, layout)
+    try:
+        _blosc(layout.dtype.itemsize).decode(encoded, out)
+    except (RuntimeError, ValueError) as error:
+        raise StoreError(f"{path}: chunk cannot be decoded ({error}); {REMEDY}") from None
+
+
+def _refuse_other_size(path: Path, encoded: np.ndarray, layout: Layout) -> None:
+    """A Blosc frame says how much it decodes to, and how long it is itself, in its first bytes."""
+    header = encoded[:16].tobytes()
+    decoded, frame = (int.from_bytes(header[at : at + 4], "little") for at in (4, 12))
+    if len(header) < 16 or decoded != layout.chunk_bytes or frame != len(encoded):
+        raise StoreError(
+            f"{path}: chunk decodes to {decoded} bytes, expected {layout.chunk_bytes}; {REMEDY}"
+        )
+
+
+@lru_cache(maxsize=8)
+def _blosc(itemsize: int) -> Any:
+    from numcodecs import Blosc
+
+    shuffles = {"shuffle": Blosc.SHUFFLE}
+    return Blosc(**{**BLOSC, "shuffle": shuffles[str(BLOSC["shuffle"])]}, typesize=itemsize)

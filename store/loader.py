@@ -1,37 +1,44 @@
-"""Shuffled batches from a store, forever: deterministic, seekable, in bounded memory.
+"""Shuffled batches from one store or a mixture, forever: deterministic, seekable, bounded memory.
 
-The sequence of global batches depends on (store, split, seed, batch size, window) alone, not on
-threads, readers or ranks. Every row of the split comes exactly once per epoch; a batch may reach
-over the end of an epoch into the next, so all batches have the same size. Inside a batch, rows
-are in storage order: their order carries no meaning, and gathers then walk memory forwards.
+The sequence of global batches depends on (stores, split, seed, batch size, window) alone, not on
+threads, readers or ranks; each rank takes its slice of every global batch, and the slices of all
+ranks together are the global batch. Every row of a split comes exactly once per epoch; a
+batch may reach over the end of an epoch into the next, so all batches have the same size.
 
-State is one integer (the number of batches taken) and seeking is O(1). Memory: mapped pages of
-at most the windows being read, plus `prefetch` batch buffers. Cost per batch: one gather per
-hookpoint and chunk of the window, in threads, ahead of the consumer.
+State is one integer (the number of batches taken) and seeking is O(1). Memory: page cache (or, for
+chunks that must be decoded, RAM) of the window that is read and the one made ready, 4 B per row of
+a window, `prefetch` batches, 17 B per document; nothing grows with the number of rows. Cost per
+batch: one gather per hookpoint, in threads, ahead of the consumer.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Generator
+from collections import deque
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import pairwise
-from threading import Lock
+from dataclasses import dataclass, field
+from fractions import Fraction
+from math import lcm
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.errors import StoreError
-from store.order import epoch_order, window_permutation
+from store.buffers import BufferPool
+from store.device import DeviceCopy
 from store.reader import Store
-from store.selection import RowSelection, Split
+from store.selection import Split
+from store.stream import Piece, RowStream, shares
 
 
 @dataclass(frozen=True)
 class Batch:
-    """activations: hookpoint name -> bfloat16 (batch, width); rows: store row numbers (batch,)."""
+    """activations: hookpoint name -> (batch, width); rows: store row numbers, int64 (batch,).
+
+    In a mixture the rows of the second store are numbered behind those of the first, and so on.
+    """
 
     activations: dict[str, Tensor]
     rows: np.ndarray
@@ -39,158 +46,174 @@ class Batch:
 
 @dataclass(frozen=True)
 class LoaderOptions:
-    """What the order depends on (batch_rows, seed, window_chunks, split) and what it does not."""
+    """What the order depends on, and, from `ranks` on, what it does not.
+
+    batch_rows: rows of a global batch, of all ranks together; window_chunks: None for the
+    store's default; scales: what a hookpoint's rows are multiplied with; device: where batches are
+    delivered, if it is a CUDA device, through pinned memory; verify: compare a chunk's checksums
+    when it is first touched.
+    """
 
     batch_rows: int
     seed: int = 0
-    window_chunks: int = 32
+    window_chunks: int | None = None
     split: Split = "train"
     validation_fraction: float = 0.0
+    ranks: int = 1
+    rank: int = 0
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    scales: dict[str, float] = field(default_factory=dict)
     threads: int = 2
     prefetch: int = 4
-    pin_memory: bool = False
+    device: torch.device | None = None
+    verify: bool = True
 
 
 class ShuffledLoader:
-    """Iterates over shuffled batches. Raises StoreError if the split has no rows."""
+    """Iterates over shuffled batches.
 
-    def __init__(self, store: Store, options: LoaderOptions) -> None:
-        self.store = store
+    `stores` is a store, or several with equal hookpoints; `weights` are then their shares of
+    every batch (default: their rows). Raises StoreError if they differ or a split has no rows.
+    """
+
+    def __init__(
+        self,
+        stores: Store | Sequence[Store],
+        options: LoaderOptions,
+        weights: Sequence[float] | None = None,
+    ) -> None:
+        self.stores = [stores] if isinstance(stores, Store) else list(stores)
         self.options = options
         self.batches_taken = 0
-        self._selection = RowSelection(
-            store,
-            options.split,
-            options.validation_fraction,
-            cached_chunks=2 * options.window_chunks,
-        )
-        if not self._selection.rows:
-            raise StoreError(f"{store.path}: no rows in split {options.split!r}; harvest more text")
-        self._maps = _ChunkMaps(store, capacity=2 * options.window_chunks)
+        _refuse_different(self.stores)
+        self._streams = [
+            RowStream(
+                store,
+                options.split,
+                options.validation_fraction,
+                options.seed | number << 64,
+                options.window_chunks,
+                options.verify,
+            )
+            for number, store in enumerate(self.stores)
+        ]
+        if weights is not None and len(weights) != len(self.stores):
+            raise StoreError(f"a mixture of {len(self.stores)} stores, but {len(weights)} weights")
+        self._weights = _integers(weights or [stream.rows_per_epoch for stream in self._streams])
+        self._first_rows = np.cumsum([0, *(store.rows for store in self.stores)])
+        self._workers = ThreadPoolExecutor(options.threads, thread_name_prefix="chunks")
+        cuda = options.device is not None and options.device.type == "cuda"
+        self._copy = DeviceCopy(options.device) if options.device is not None and cuda else None
+        kind = np.int16 if options.dtype == "bfloat16" else np.float32
+        self._pools = {
+            hookpoint.name: BufferPool((self._rows, hookpoint.width), kind, pin_memory=cuda)
+            for hookpoint in self.stores[0].schema.hookpoints
+        }
 
     @property
     def rows_per_epoch(self) -> int:
-        """Rows of the split."""
-        return self._selection.rows
+        """Rows of the split in all stores."""
+        return sum(stream.rows_per_epoch for stream in self._streams)
 
-    def state_dict(self) -> dict[str, int]:
-        """Where the loader stands; `batches_taken` counts batches handed out."""
+    def state_dict(self) -> dict[str, Any]:
+        """Where the loader stands (`batches_taken`), and what must be the same to go on there."""
         return {
             "batches_taken": self.batches_taken,
-            "rows_per_epoch": self.rows_per_epoch,
             "batch_rows": self.options.batch_rows,
-            "window_chunks": self.options.window_chunks,
             "seed": self.options.seed,
+            "stores": [stream.identity() for stream in self._streams],
+            "weights": self._weights,
         }
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Seeks. Raises StoreError if the state belongs to another order of rows."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Seeks; begin a new iteration after it. Raises StoreError if the order is another one."""
         for key, mine in self.state_dict().items():
             if key != "batches_taken" and state.get(key) != mine:
                 raise StoreError(
-                    f"{self.store.path}: loader state has {key} {state.get(key)}, now {mine}: "
+                    f"{self.stores[0].path}: loader state has {key} {state.get(key)}, now {mine}: "
                     "not the same order of rows; restore the setting or train anew"
                 )
         self.batches_taken = int(state["batches_taken"])
 
     def __iter__(self) -> Generator[Batch, None, None]:
         """Yields batches from where the loader stands, reading ahead in threads."""
-        pool = ThreadPoolExecutor(self.options.threads, thread_name_prefix="loader")
+        gatherers = ThreadPoolExecutor(self.options.threads, thread_name_prefix="loader")
         ahead: deque[Future[Batch]] = deque()
         submitted = self.batches_taken
         try:
             while True:
                 while len(ahead) < max(1, self.options.prefetch):
-                    ahead.append(pool.submit(self._gather, *self.locate(submitted)))
+                    ahead.append(gatherers.submit(self._gather, self._locate(submitted)))
                     submitted += 1
                 batch = ahead.popleft().result()
                 self.batches_taken += 1
+                if self._copy is not None:
+                    self._copy.hand_over(batch.activations)
                 yield batch
+                del batch  # or its memory would be taken while the next is waited for
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            gatherers.shutdown(wait=True, cancel_futures=True)
 
     def read(self, batch: int) -> Batch:
         """One batch by its number, without moving the loader."""
-        return self._gather(*self.locate(batch))
+        return self._gather(self._locate(batch))
 
-    def locate(self, batch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Chunk and row within the chunk of every row of a batch, in storage order."""
-        pieces = []
-        position = batch * self.options.batch_rows
-        end = position + self.options.batch_rows
-        while position < end:
-            chunks, rows = self._locate_in_window(position, end)
-            pieces.append((chunks, rows))
-            position += len(chunks)
-        chunks = np.concatenate([piece[0] for piece in pieces])
-        rows = np.concatenate([piece[1] for piece in pieces])
-        order = np.lexsort((rows, chunks))
-        return chunks[order], rows[order]
+    @property
+    def _rows(self) -> int:
+        """Rows of this rank's slice of every batch."""
+        rows, ranks = self.options.batch_rows, self.options.ranks
+        if rows % ranks:
+            raise StoreError(f"batch_rows {rows} cannot be shared equally by {ranks} ranks")
+        return rows // ranks
 
-    def _locate_in_window(self, position: int, end: int) -> tuple[np.ndarray, np.ndarray]:
-        """As `locate`, for as much of [position, end) as the window at `position` holds."""
-        options, selection = self.options, self._selection
-        epoch, offset = divmod(position, self.rows_per_epoch)
-        order = epoch_order(selection.chunk_sizes, options.window_chunks, options.seed, epoch)
-        window = order.window_at(offset)
-        permutation = window_permutation(window.rows, options.seed, epoch, window.number)
-        first = offset - window.start
-        picked = np.sort(permutation[first : first + end - position])
-        starts = np.cumsum([0, *(selection.chunk_sizes[chunk] for chunk in window.chunks)])
-        edges = np.searchsorted(picked, starts)
-        rows = [
-            selection.in_chunk(chunk)[picked[left:right] - start]
-            for chunk, start, (left, right) in zip(
-                window.chunks, starts[:-1], pairwise(edges), strict=True
-            )
+    def _locate(self, batch: int) -> list[list[Piece]]:
+        """Per store, where the rows of this rank's slice lie."""
+        start = batch * self.options.batch_rows + self.options.rank * self._rows
+        wanted = shares(self._weights, start, start + self._rows)
+        return [
+            stream.pieces(first, last, self._workers) if first < last else []
+            for stream, (first, last) in zip(self._streams, wanted, strict=True)
         ]
-        return np.repeat(np.array(window.chunks), np.diff(edges)), np.concatenate(rows)
 
-    def _gather(self, chunks: np.ndarray, rows: np.ndarray) -> Batch:
-        """Copies the located rows out of mapped chunks into fresh (pinned) buffers."""
-        activations = {
-            hookpoint.name: torch.empty(
-                len(rows),
-                hookpoint.width,
-                dtype=torch.bfloat16,
-                pin_memory=self.options.pin_memory,
+    def _gather(self, located: list[list[Piece]]) -> Batch:
+        """Copies the located rows out of their windows."""
+        outs = {name: pool.take() for name, pool in self._pools.items()}
+        numbers = []
+        position = 0
+        for first_row, pieces in zip(self._first_rows[:-1], located, strict=True):
+            for piece in pieces:
+                size = piece.last - piece.first
+                here = {n: out[position : position + size] for n, out in outs.items()}
+                rows = piece.window.gather(piece.first, piece.last, here, self.options.scales)
+                numbers.append(first_row + rows)
+                position += size
+        tensors = {name: _tensor(out) for name, out in outs.items()}
+        return Batch(self._copy.send(tensors) if self._copy else tensors, np.concatenate(numbers))
+
+
+def _tensor(values: np.ndarray) -> Tensor:
+    tensor = torch.from_numpy(values)
+    return tensor.view(torch.bfloat16) if values.dtype == np.int16 else tensor
+
+
+def _integers(weights: Sequence[float]) -> list[int]:
+    """The same proportions in whole numbers. Raises StoreError unless all are above zero."""
+    exact = [Fraction(weight).limit_denominator(10**6) for weight in weights]
+    if min(exact) <= 0:
+        raise StoreError(f"weights of a mixture must be above zero, got {list(weights)}")
+    scale = lcm(*(weight.denominator for weight in exact))
+    return [int(weight * scale) for weight in exact]
+
+
+def _refuse_different(stores: Sequence[Store]) -> None:
+    first = stores[0]
+    for store in stores[1:]:
+        if store.schema.hookpoints != first.schema.hookpoints:
+            ours, theirs = (
+                ", ".join(f"{h.name} ({h.width})" for h in s.schema.hookpoints)
+                for s in (first, store)
             )
-            for hookpoint in self.store.schema.hookpoints
-        }
-        outputs = {name: _bits(out) for name, out in activations.items()}
-        edges = [0, *(np.flatnonzero(np.diff(chunks)) + 1), len(chunks)]
-        for start, stop in pairwise(edges):
-            for name, out in outputs.items():
-                source = self._maps.get(name, int(chunks[start]))
-                # numpy, as torch's threads and ours would fight; "clip" writes without a copy.
-                np.take(source, rows[start:stop], axis=0, out=out[start:stop], mode="clip")
-        return Batch(activations, rows + self.store.chunk_rows_before[chunks])
-
-
-class _ChunkMaps:
-    """The most recently used mapped chunks, so that each is opened once per window."""
-
-    def __init__(self, store: Store, capacity: int) -> None:
-        self._store = store
-        self._capacity = capacity * len(store.schema.hookpoints)
-        self._maps: OrderedDict[tuple[str, int], np.ndarray] = OrderedDict()
-        self._lock = Lock()
-
-    def get(self, name: str, chunk: int) -> np.ndarray:
-        """The bits of the mapped chunk; opening twice at once is harmless."""
-        key = (name, chunk)
-        with self._lock:
-            if key in self._maps:
-                self._maps.move_to_end(key)
-                return self._maps[key]
-        mapped = _bits(self._store.activations(name, chunk))
-        with self._lock:
-            self._maps[key] = mapped
-            while len(self._maps) > self._capacity:
-                self._maps.popitem(last=False)
-        return mapped
-
-
-def _bits(values: Tensor) -> np.ndarray:
-    """The same memory as int16, which numpy copies without holding the interpreter lock."""
-    return values.view(torch.int16).numpy()
+            raise StoreError(
+                f"{store.path}: has hookpoints {theirs}, but {first.path} has {ours}; "
+                "a mixture needs the same in all stores"
+            )

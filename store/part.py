@@ -1,49 +1,191 @@
-"""A part's attributes as its last commit left them, looked through before anything trusts them."""
+"""What a part holds as of a commit: the attributes of its group, whose replacement is the commit.
+
+They carry a checksum, and a digest of the store's schema: a part of another store is refused.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.errors import StoreError
-from store.files import read_json
+from store.extent import Extent
+from store.files import group_metadata
+from store.root import schema_digest
 from store.schema import StoreSchema
-from store.statistics import RowStatistics
+from store.seal import read_sealed, sealed, write_sealed
+from store.statistics import BINS_PER_OCTAVE, LOWEST_BIN, RowStatistics
 
-COUNTS = ("rows", "documents", "text_bytes", "cursor")
+REMEDY = "run `store verify --repair`, or restore it from a backup"
 
 
-def read_part(folder: Path, schema: StoreSchema) -> dict[str, Any]:
-    """Reads the attributes. Raises StoreError naming the file if one is missing or damaged."""
+Count = Annotated[int, Field(ge=0, lt=1 << 53)]
+
+
+class TokenCounts(BaseModel):
+    """A model's text tokens: how many were read, and how many of them became rows."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    read: Count
+    paired: Count
+
+    def plus(self, read: int, paired: int) -> TokenCounts:
+        """With some more of each."""
+        return TokenCounts(read=self.read + read, paired=self.paired + paired)
+
+
+@dataclass(frozen=True)
+class PartState:
+    """Everything that a commit says about its part.
+
+    cursor: documents of the corpus done with, as the harvest counts them; labels: in the order of
+    their first appearance; tokens: by model; statistics: by hookpoint.
+    """
+
+    commits: int
+    rows: int
+    documents: int
+    text_bytes: int
+    log_bytes: int
+    cursor: int
+    complete: bool
+    labels: tuple[str, ...]
+    tokens: dict[str, TokenCounts]
+    statistics: dict[str, RowStatistics]
+
+    @classmethod
+    def empty(cls, schema: StoreSchema) -> PartState:
+        """A part that has been opened and holds nothing."""
+        tokens = {model: TokenCounts(read=0, paired=0) for model in schema.models}
+        statistics = {h.name: RowStatistics.empty(h.width) for h in schema.hookpoints}
+        return cls(0, 0, 0, 0, 0, 0, False, (), tokens, statistics)
+
+    @property
+    def extent(self) -> Extent:
+        """How far the part's arrays reach."""
+        return Extent(self.rows, self.documents, self.text_bytes, self.log_bytes)
+
+
+def part_metadata(schema: StoreSchema, state: PartState) -> dict[str, Any]:
+    """The part's zarr.json."""
+    return group_metadata(sealed(_to_json(schema, state)))
+
+
+def write_part(folder: Path, schema: StoreSchema, state: PartState) -> None:
+    """Commits `state`: durably, and all of it or nothing."""
+    write_sealed(folder, _to_json(schema, state))
+
+
+def read_part(folder: Path, schema: StoreSchema) -> PartState:
+    """The last commit. Raises StoreError naming the file if it is missing, damaged or foreign."""
     file = folder / "zarr.json"
+    attributes = read_sealed(folder, REMEDY)
     try:
-        attributes = read_json(file)["attributes"]
-        _check(attributes, schema)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise StoreError(
-            f"{file}: damaged part attributes ({error!r}); delete the store and harvest it again"
-        ) from None
-    return attributes
+        found = _Attributes.model_validate(attributes)
+        if found.digest == schema_digest(schema):
+            return _state(found, schema)
+    except (ValidationError, ValueError) as error:
+        raise StoreError(f"{file}: damaged part attributes ({why(error)}); {REMEDY}") from None
+    raise StoreError(
+        f"{file}: this part was written for a store with another schema; put it back to its own "
+        "store, or delete the part and harvest it again"
+    )
 
 
-def _check(attributes: dict[str, Any], schema: StoreSchema) -> None:
-    """Raises KeyError, TypeError, ValueError or AttributeError if anything is amiss."""
-    for name in COUNTS:
-        _check_count(name, attributes[name])
-    for name, kind in (("complete", bool), ("labels", list)):
-        if not isinstance(attributes[name], kind):
-            raise TypeError(f"{name} is {attributes[name]!r}")
-    for model in schema.models:
-        for name in ("read", "paired"):
-            _check_count(f"tokens.{model}.{name}", attributes["tokens"][model][name])
+def why(error: Exception) -> str:
+    """An error in one line; of all that pydantic has found, the first."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(str(step) for step in first['loc'])}: {first['msg']}"
+    return str(error)
+
+
+def _to_json(schema: StoreSchema, state: PartState) -> dict[str, Any]:
+    return {
+        "schema": schema_digest(schema),
+        "commits": state.commits,
+        "rows": state.rows,
+        "documents": state.documents,
+        "text_bytes": state.text_bytes,
+        "log_bytes": state.log_bytes,
+        "cursor": state.cursor,
+        "complete": state.complete,
+        "labels": list(state.labels),
+        "tokens": {model: counts.model_dump() for model, counts in state.tokens.items()},
+        "statistics": {name: found.to_json() for name, found in state.statistics.items()},
+    }
+
+
+def _state(found: _Attributes, schema: StoreSchema) -> PartState:
+    """Raises ValueError if the values contradict each other or the schema."""
+    if set(found.tokens) != set(schema.models):
+        raise ValueError(f"tokens of {', '.join(found.tokens)}, not {', '.join(schema.models)}")
+    names = [hookpoint.name for hookpoint in schema.hookpoints]
+    if set(found.statistics) != set(names):
+        raise ValueError(f"statistics of {', '.join(found.statistics)}, not {', '.join(names)}")
+    if len(set(found.labels)) != len(found.labels):
+        raise ValueError("a label is listed twice")
+    statistics = {}
     for hookpoint in schema.hookpoints:
-        found = RowStatistics.from_json(attributes["statistics"][hookpoint.name])
-        _check_count(f"statistics.{hookpoint.name}.count", found.count)
-        for values in (found.mean, found.squared_deviations):
-            if values.shape != (hookpoint.width,):
-                raise ValueError(f"statistics of {hookpoint.name} have shape {values.shape}")
+        values = found.statistics[hookpoint.name]
+        widths = {len(values.mean), len(values.squared_deviations)}
+        if widths != {hookpoint.width}:
+            raise ValueError(f"statistics of {hookpoint.name} have widths {widths}")
+        if {values.count, sum(values.norm_bins.values())} != {found.rows}:
+            raise ValueError(
+                f"statistics of {hookpoint.name} count {values.count} rows of {found.rows}"
+            )
+        statistics[hookpoint.name] = RowStatistics.from_json(values.model_dump())
+    return PartState(
+        commits=found.commits,
+        rows=found.rows,
+        documents=found.documents,
+        text_bytes=found.text_bytes,
+        log_bytes=found.log_bytes,
+        cursor=found.cursor,
+        complete=found.complete,
+        labels=tuple(found.labels),
+        tokens=found.tokens,
+        statistics=statistics,
+    )
 
 
-def _check_count(name: str, value: object) -> None:
-    if not isinstance(value, int) or value < 0:
-        raise ValueError(f"{name} is {value!r}")
+def _bin(number: str) -> str:
+    """A bin of norms that bfloat16 rows can have, as `str` writes an int."""
+    if not (number == str(int(number)) and LOWEST_BIN <= int(number) < 256 * BINS_PER_OCTAVE):
+        raise ValueError(f"{number!r} is no bin of norms")
+    return number
+
+
+# Far beyond what bfloat16 gives, so that sums of a few cannot overflow.
+Value = Annotated[float, Field(ge=-1e100, le=1e100)]
+Square = Annotated[float, Field(ge=0, le=1e100)]
+
+
+class _Statistics(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    count: Count
+    mean: list[Value]
+    squared_deviations: list[Square]
+    norm_bins: dict[Annotated[str, AfterValidator(_bin)], Count]
+
+
+class _Attributes(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    digest: str = Field(alias="schema")
+    commits: Count
+    rows: Count
+    documents: Count
+    text_bytes: Count
+    log_bytes: Count
+    cursor: Count
+    complete: bool
+    labels: list[str]
+    tokens: dict[str, TokenCounts]
+    statistics: dict[str, _Statistics]

@@ -9,38 +9,38 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import BFloat16
 from torch import Tensor
 
 from pipeline.errors import StoreError
-from store.bfloat16 import NATIVE as BFLOAT16
+from store.arrays import check_arrays
 from store.chunks import map_chunk, to_tensor
 from store.documents import Documents
-from store.files import read_json
-from store.part import read_part
-from store.schema import Hookpoint, StoreSchema, chunk_file
+from store.layout import Layout, activation_layout
+from store.part import PartState, read_part
+from store.root import read_root
+from store.schema import Hookpoint, StoreSchema, chunk_file, part_path
 from store.statistics import RowStatistics, merge
 
 
 @dataclass(frozen=True)
 class Part:
-    """One harvest task's rows, with its attributes as last committed."""
+    """One harvest task's rows, as last committed."""
 
     folder: Path
-    attributes: dict[str, Any]
+    state: PartState
 
     @property
     def rows(self) -> int:
         """Committed rows."""
-        return int(self.attributes["rows"])
+        return self.state.rows
 
     @property
     def document_count(self) -> int:
         """Committed documents."""
-        return int(self.attributes["documents"])
+        return self.state.documents
 
 
 class Store:
@@ -48,15 +48,18 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.schema = StoreSchema.from_json(
-            read_json(path / "zarr.json").get("attributes", {}), path
-        )
+        self.schema = read_root(path)
         self.parts = _open_parts(path, self.schema)
-        rows_per_part = [part.rows for part in self.parts]
+        rows_per_part = np.array([part.rows for part in self.parts], np.int64)
+        counts = -(-rows_per_part // self.schema.chunk_rows)
         self._part_starts = np.cumsum([0, *rows_per_part])
-        counts = [-(-rows // self.schema.chunk_rows) for rows in rows_per_part]
         self._chunk_part = np.repeat(np.arange(len(counts)), counts)
-        self._chunk_starts = np.cumsum([0, *counts])
+        self._chunk_number = np.arange(len(self._chunk_part)) - np.repeat(
+            np.cumsum([0, *counts])[:-1], counts
+        )
+        # Chunks whose checksums were right when first touched; loaders and sweeps share it.
+        self.checked = np.zeros(len(self._chunk_part), bool)
+        self.column_layout = Layout(self.schema.column_rows, (), np.dtype(np.int32))
 
     @property
     def rows(self) -> int:
@@ -66,7 +69,14 @@ class Store:
     @property
     def complete(self) -> bool:
         """Whether every part has been harvested to its end."""
-        return bool(self.parts) and all(part.attributes["complete"] for part in self.parts)
+        return not self.missing_parts and all(part.state.complete for part in self.parts)
+
+    @property
+    def missing_parts(self) -> list[int]:
+        """Numbers of the parts that hold nothing yet."""
+        there = {part.folder.name for part in self.parts}
+        numbers = range(self.schema.parts)
+        return [n for n in numbers if part_path(self.path, n).name not in there]
 
     @property
     def chunks(self) -> int:
@@ -76,7 +86,9 @@ class Store:
     @cached_property
     def chunk_sizes(self) -> np.ndarray:
         """Rows in each chunk (chunks,), int64; the last of a part may be short."""
-        return np.array([self._chunk_place(chunk)[2] for chunk in range(self.chunks)], np.int64)
+        part_rows = np.diff(self._part_starts)[self._chunk_part]
+        before = self._chunk_number * self.schema.chunk_rows
+        return np.minimum(part_rows - before, self.schema.chunk_rows)
 
     @cached_property
     def chunk_rows_before(self) -> np.ndarray:
@@ -91,19 +103,28 @@ class Store:
         names = ", ".join(hookpoint.name for hookpoint in self.schema.hookpoints)
         raise StoreError(f"{self.path}: no hookpoint {name!r}; it has {names}")
 
-    def activations(self, name: str, chunk: int) -> BFloat16[Tensor, "rows width"]:
-        """The rows of one chunk, mapped."""
-        hookpoint = self.hookpoint(name)
-        part, number, rows = self._chunk_place(chunk)
-        file = chunk_file(part.folder / "activations" / name, number, 2)
-        shape = (self.schema.chunk_rows, hookpoint.width)
-        return to_tensor(map_chunk(file, shape, BFLOAT16))[:rows]
+    def activations(
+        self, name: str, chunk: int, first: int = 0, last: int | None = None
+    ) -> BFloat16[Tensor, "rows width"]:
+        """Rows [first, last) of one chunk: mapped, or decoded into RAM if the codec asks for it."""
+        file, layout = self.activation_file(name, chunk)
+        stored = map_chunk(file, layout)[: self.chunk_sizes[chunk]][first:last]
+        return to_tensor(layout.from_stored(stored))
+
+    def activation_layout(self, name: str) -> Layout:
+        """How a hookpoint's rows lie in their chunks."""
+        return activation_layout(self.hookpoint(name), self.schema.chunk_rows, self.schema.codec)
+
+    def activation_file(self, name: str, chunk: int) -> tuple[Path, Layout]:
+        """A hookpoint's chunk file and its layout."""
+        folder = self.part_of_chunk(chunk).folder / "activations" / name
+        return chunk_file(folder, int(self._chunk_number[chunk]), 2), self.activation_layout(name)
 
     def column_chunk(self, name: str, chunk: int) -> np.ndarray:
-        """One chunk of a row column, int32 (rows,), mapped; documents are numbered per part."""
-        part, number, rows = self._chunk_place(chunk)
-        file = chunk_file(part.folder / "rows" / name, number, 1)
-        return map_chunk(file, (self.schema.chunk_rows,), np.dtype(np.int32))[:rows]
+        """A row column for one chunk, int32 (rows,), mapped; documents are numbered per part."""
+        first = int(self._chunk_number[chunk]) % self.schema.column_chunks * self.schema.chunk_rows
+        rows = map_chunk(self.column_file(name, chunk), self.column_layout)
+        return rows[first : first + self.chunk_sizes[chunk]]
 
     def document_chunk(self, chunk: int) -> np.ndarray:
         """Documents of a chunk's rows, int64 (rows,), numbered over all parts."""
@@ -145,58 +166,45 @@ class Store:
     @cached_property
     def documents(self) -> Documents:
         """Texts, labels and hashes of the documents of all parts."""
-        return Documents([(part.folder / "documents", part.attributes) for part in self.parts])
+        return Documents([(part.folder / "documents", part.state) for part in self.parts])
 
     def statistics(self, name: str) -> RowStatistics:
         """Statistics of a hookpoint's rows over all parts."""
         width = self.hookpoint(name).width
-        return merge(
-            (RowStatistics.from_json(part.attributes["statistics"][name]) for part in self.parts),
-            width=width,
-        )
+        return merge((part.state.statistics[name] for part in self.parts), width=width)
 
     def paired_fraction(self, model: str) -> float:
         """Share of the model's text tokens that became rows."""
-        counts = [part.attributes["tokens"][model] for part in self.parts]
-        return sum(c["paired"] for c in counts) / max(1, sum(c["read"] for c in counts))
+        counts = [part.state.tokens[model] for part in self.parts]
+        return sum(c.paired for c in counts) / max(1, sum(c.read for c in counts))
 
     def part_of_chunk(self, chunk: int) -> Part:
         """The part that a chunk lies in."""
-        return self._chunk_place(chunk)[0]
+        return self.parts[int(self._chunk_part[chunk])]
 
-    def chunk_files(self, chunk: int) -> list[tuple[Path, tuple[int, ...], np.dtype]]:
-        """File, shape and dtype of a chunk in every array that has one value per row."""
-        part, number, _ = self._chunk_place(chunk)
-        rows = self.schema.chunk_rows
-        activations, columns = part.folder / "activations", part.folder / "rows"
+    def chunk_files(self, chunk: int) -> list[tuple[Path, Layout]]:
+        """A chunk's file and layout in every array that has one value per row."""
         return [
+            *(self.activation_file(h.name, chunk) for h in self.schema.hookpoints),
             *(
-                (chunk_file(activations / h.name, number, 2), (rows, h.width), BFLOAT16)
-                for h in self.schema.hookpoints
-            ),
-            *(
-                (chunk_file(columns / name, number, 1), (rows,), np.dtype(np.int32))
+                (self.column_file(name, chunk), self.column_layout)
                 for name in self.schema.row_columns
             ),
         ]
 
-    def _chunk_place(self, chunk: int) -> tuple[Part, int, int]:
-        """Part, number within the part, and rows of a chunk."""
-        part_number = int(self._chunk_part[chunk])
-        part = self.parts[part_number]
-        number = chunk - int(self._chunk_starts[part_number])
-        return (
-            part,
-            number,
-            min(self.schema.chunk_rows, part.rows - number * self.schema.chunk_rows),
-        )
+    def column_file(self, name: str, chunk: int) -> Path:
+        """The file that holds a chunk's part of a row column, laid out as `column_layout`."""
+        folder = self.part_of_chunk(chunk).folder / "rows" / name
+        return chunk_file(folder, int(self._chunk_number[chunk]) // self.schema.column_chunks, 1)
 
 
 def _open_parts(path: Path, schema: StoreSchema) -> list[Part]:
-    """Parts in the order of their numbers; a part without a first commit has no attributes yet."""
-    folders = sorted(folder for folder in (path / "parts").glob("[0-9]*") if folder.is_dir())
-    return [
-        Part(folder, read_part(folder, schema))
-        for folder in folders
-        if (folder / "zarr.json").exists()
-    ]
+    """Parts in the order of their numbers; one that was never opened has no attributes yet."""
+    folders = [part_path(path, number) for number in range(schema.parts)]
+    return [_open_part(folder, schema) for folder in folders if (folder / "zarr.json").exists()]
+
+
+def _open_part(folder: Path, schema: StoreSchema) -> Part:
+    state = read_part(folder, schema)
+    check_arrays(folder, schema, state)
+    return Part(folder, state)

@@ -2,15 +2,42 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import filelock
 
 from pipeline.errors import StoreError
-from store.files import TEMPORARY, read_json, write_group
+from store.difference import first_difference
+from store.files import TEMPORARY, group_metadata, plain, read_json, write_group
 from store.schema import StoreSchema
+from store.seal import canonical, read_sealed, sealed, unsealed, write_sealed
+
+REMEDY = "nothing else holds what it says: restore it from a backup, or harvest the store again"
+
+
+def read_root(path: Path) -> StoreSchema:
+    """What the store at `path` holds. Raises StoreError if that cannot be read or has changed."""
+    file = path / "zarr.json"
+    try:
+        found = read_json(file).get("attributes")
+    except StoreError as error:
+        raise StoreError(f"{error}; {REMEDY}" if file.exists() else str(error)) from None
+    # Before the checksum, so that a store of another version is called that.
+    schema = StoreSchema.from_json(unsealed(found), file)
+    read_sealed(path, REMEDY)
+    return schema
+
+
+def root_metadata(schema: StoreSchema) -> dict[str, Any]:
+    """The root's zarr.json."""
+    return group_metadata(sealed(_attributes(schema)))
+
+
+def schema_digest(schema: StoreSchema) -> str:
+    """What every part of a store carries: two parts with different ones do not belong together."""
+    return hashlib.sha256(canonical(_attributes(schema))).hexdigest()
 
 
 def begin_store(path: Path, schema: StoreSchema) -> None:
@@ -23,21 +50,23 @@ def begin_store(path: Path, schema: StoreSchema) -> None:
             refuse_other_schema(path, schema)
         else:
             _refuse_foreign_folder(path)
-            write_group(path, schema.to_json())
+            write_sealed(path, _attributes(schema))
         if not (path / "parts" / "zarr.json").exists():
             write_group(path / "parts", {})
 
 
 def refuse_other_schema(path: Path, schema: StoreSchema) -> None:
     """Raises StoreError, naming the first key that differs, if the store has another schema."""
-    found = read_json(path / "zarr.json").get("attributes", {})
-    StoreSchema.from_json(found, path)
-    difference = _first_difference(found, json.loads(json.dumps(schema.to_json())))
+    difference = first_difference(_attributes(read_root(path)), _attributes(schema))
     if difference:
         raise StoreError(
             f"{path}: was begun with other settings ({difference}); "
             "restore them, or delete the store, or choose another run_dir"
         )
+
+
+def _attributes(schema: StoreSchema) -> dict[str, Any]:
+    return plain(schema.to_json())
 
 
 def _refuse_foreign_folder(path: Path) -> None:
@@ -46,21 +75,3 @@ def _refuse_foreign_folder(path: Path) -> None:
     begun = f"zarr.json{TEMPORARY}"  # what a writer leaves that died right here
     if path.exists() and any(entry.name != begun for entry in path.iterdir()):
         raise StoreError(f"{path}: folder is not empty and not a store; choose another")
-
-
-def _first_difference(found: Any, wanted: Any, path: str = "") -> str:
-    """Where two JSON values first differ, in words; empty if they are equal."""
-    if isinstance(found, dict) and isinstance(wanted, dict):
-        for key in [*found, *(key for key in wanted if key not in found)]:
-            step = f"{path}.{key}" if path else str(key)
-            text = _first_difference(found.get(key), wanted.get(key), step)
-            if text:
-                return text
-        return ""
-    if isinstance(found, list) and isinstance(wanted, list) and len(found) == len(wanted):
-        for number, (left, right) in enumerate(zip(found, wanted, strict=True)):
-            text = _first_difference(left, right, f"{path}[{number}]")
-            if text:
-                return text
-        return ""
-    return "" if found == wanted else f"{path}: store has {found!r}, now {wanted!r}"

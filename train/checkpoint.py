@@ -33,7 +33,7 @@ class Progress:
     """Where the loop stood: steps done, the loader's state, bytes of metrics written."""
 
     step: int
-    loader: dict[str, int]
+    loader: dict[str, Any]
     metrics_bytes: int
 
 

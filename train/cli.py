@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from threading import Timer
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -78,22 +80,41 @@ def run(
 
 def _train(store_path: Path, section: TrainConfig, folder: Path) -> list[TrainedDictionary]:
     from store.reader import Store
+    from store.window import window_bytes
     from train.loop import train
 
     store = Store(store_path)
     if not store.complete:
-        name = escape(str(store_path))
+        missing = ", ".join(map(str, store.missing_parts))
+        without = f" (no part {missing} of {store.schema.parts})" if missing else ""
         console.print(
-            f"[yellow]note:[/] {name} is not complete; training on its {store.rows:,} rows"
+            f"[yellow]note:[/] {escape(str(store_path))} is not complete{without}; "
+            f"training on its {store.rows:,} rows",
+            soft_wrap=True,
+        )
+    needed = window_bytes(store, section.window_chunks)
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > memory:
+        console.print(
+            f"[yellow]note:[/] the loader shuffles over {needed / 1e9:,.1f} GB at a time and this "
+            f"machine has {memory / 1e9:,.1f} GB: it would read the disk at random; "
+            "lower train.window_chunks",
+            soft_wrap=True,
         )
     with progress_bar("rows") as bar:
         rows = section.steps * section.batch_rows
-        task = bar.add_task("train", total=rows, note="", visible=False)
+        task = bar.add_task("train", total=rows, note="reading the first window", visible=False)
+        # Whatever is refused is refused before this, and then there is no bar beside its line.
+        patience = Timer(2, lambda: bar.update(task, visible=True))
 
         def show(done: int, note: str) -> None:
             bar.update(task, completed=done * section.batch_rows, note=note, visible=True)
 
-        return train(store, section, folder, show)
+        patience.start()
+        try:
+            return train(store, section, folder, show)
+        finally:
+            patience.cancel()
 
 
 def _summary(entry: TrainedDictionary) -> str:
@@ -137,6 +158,7 @@ def _print_plan(store_path: Path, section: TrainConfig, folder: Path, as_json: b
         f"{result.parameters:,} parameters; about {result.checkpoint_bytes / 1e6:,.0f} MB "
         f"under {folder}; about {result.seconds / 60:,.1f} minutes here"
     )
+    print(f"the loader shuffles over {result.window_bytes / 1e9:,.1f} GB of memory at a time")
 
 
 def main() -> None:

@@ -76,7 +76,16 @@ class TrainConfig(Section):
     )
     threshold_beta: float = Field(0.999, gt=0, lt=1, description="decay of that EMA per step")
     seed: int = Field(0, ge=0, description="seed of the initial weights and the order of rows")
-    window_chunks: int = Field(32, gt=0, description="chunks mixed at a time by the loader")
+    window_chunks: int | None = Field(
+        None,
+        gt=0,
+        description="chunks that the loader mixes at a time; null: 256, or what decodes to 4 GiB. "
+        "A store of up to that many is shuffled uniformly; lower it when two windows of a larger "
+        "one do not fit into memory",
+    )
+    verify_chunks: bool = Field(
+        True, description="compare checksums the first time that a run touches a chunk"
+    )
     loader_threads: int = Field(2, gt=0, description="threads that gather batches ahead")
     validation_fraction: float = Field(
         0.05, ge=0, lt=1, description="share of documents held out, by a hash of their text"

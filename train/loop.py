@@ -48,6 +48,7 @@ FREE_SETTINGS = {
     "recipes",
     "validate_every",
     "validation_rows",
+    "verify_chunks",
     "wandb",
 }
 
@@ -84,7 +85,7 @@ def _train_into(
     device: torch.device,
     on_step: OnStep,
 ) -> list[TrainedDictionary]:
-    loader = make_loader(store, config, pin_memory=device.type == "cuda")
+    loader = make_loader(store, config, device)
     first_batch = loader.read(0)
     trainees = [
         build_trainee(recipe, store, config, first_batch.activations, device)
@@ -114,8 +115,10 @@ def _train_into(
         return [_finish(track, store, config) for track in tracks]
 
 
-def make_loader(store: Store, config: TrainConfig, pin_memory: bool = False) -> ShuffledLoader:
-    """The loader over the training documents."""
+def make_loader(
+    store: Store, config: TrainConfig, device: torch.device | None = None
+) -> ShuffledLoader:
+    """The loader over the training documents, which delivers to `device`."""
     return ShuffledLoader(
         store,
         LoaderOptions(
@@ -124,7 +127,8 @@ def make_loader(store: Store, config: TrainConfig, pin_memory: bool = False) -> 
             window_chunks=config.window_chunks,
             validation_fraction=config.validation_fraction,
             threads=config.loader_threads,
-            pin_memory=pin_memory,
+            device=device,
+            verify=config.verify_chunks,
         ),
     )
 
@@ -186,6 +190,7 @@ def _validation_batches(store: Store, config: TrainConfig) -> Iterator[Batch]:
         "validation",
         config.validation_fraction,
         limit=config.validation_rows,
+        verify=config.verify_chunks,
     )
 
 

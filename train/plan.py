@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from store.reader import Store
+from store.window import window_bytes
 from train.config import TrainConfig
 from train.device import resolve_device
 from train.loop import make_loader
@@ -18,13 +19,17 @@ ADAM_COPIES = 3  # weights and two moments
 
 @dataclass(frozen=True)
 class TrainPlan:
-    """Rows are those of the training documents; checkpoint_bytes counts what is kept on disk."""
+    """Rows are those of the training documents; checkpoint_bytes counts what is kept on disk.
+
+    window_bytes: memory (of the page cache, where chunks are mapped) that the shuffle goes over.
+    """
 
     folder: Path
     rows_per_epoch: int
     rows_trained: int
     parameters: int
     checkpoint_bytes: int
+    window_bytes: int
     seconds: float
 
     @property
@@ -36,7 +41,7 @@ class TrainPlan:
 def plan(store: Store, config: TrainConfig, folder: Path) -> TrainPlan:
     """Times a few real steps, writes nothing."""
     device = resolve_device(config.device)
-    loader = make_loader(store, config)
+    loader = make_loader(store, config, device)
     trainees = [
         build_trainee(recipe, store, config, loader.read(0).activations, device)
         for recipe in config.recipes
@@ -55,5 +60,6 @@ def plan(store: Store, config: TrainConfig, folder: Path) -> TrainPlan:
         config.steps * config.batch_rows,
         parameters,
         4 * parameters * (1 + ADAM_COPIES * config.keep_checkpoints),
+        window_bytes(store, config.window_chunks),
         seconds * config.steps,
     )

@@ -61,7 +61,7 @@ def refuse_divergence(
         for name, x_BD in loader.read(number).activations.items():
             if not x_BD.isfinite().all():
                 raise DictionaryError(
-                    f"{loader.store.path}: {name}: activations of batch {number + 1} are not "
+                    f"{loader.stores[0].path}: {name}: activations of batch {number + 1} are not "
                     f"finite; look for the damage with `store verify`, then delete {track.folder} "
                     "and train anew"
                 )

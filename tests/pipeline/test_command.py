@@ -66,9 +66,21 @@ def test_an_interrupt_says_how_to_go_on(ended):
     assert ended(KeyboardInterrupt()) == (130, message)
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS])
-def test_a_disk_that_refuses_is_one_line_with_the_file(ended, number):
-    message = "error: runs/x/zarr.json: reason; free space or choose another run_dir\n"
+FULL = "free space and run the same command again"
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, FULL),
+        (errno.EDQUOT, FULL),
+        (errno.EFBIG, FULL),
+        (errno.EACCES, "make it writable"),
+        (errno.EROFS, "make it writable"),
+    ],
+)
+def test_a_disk_that_refuses_is_one_line_with_the_file(ended, number, remedy):
+    message = f"error: runs/x/zarr.json: reason; {remedy}, or choose another run_dir\n"
     assert ended(OSError(number, "reason", "runs/x/zarr.json")) == (1, message)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +29,17 @@ TEXTS = [
 def make_schema():
     """Two hookpoints of different width, `a.mid` and `b.mid`, unless told otherwise."""
 
-    def make(chunk_rows=16, widths=(6, 10), fingerprints=None, config=None):
+    def make(
+        chunk_rows=16, widths=(6, 10), fingerprints=None, config=None, column_chunks=1, **more
+    ):
         hookpoints = (Hookpoint("a.mid", "a", widths[0]), Hookpoint("b.mid", "b", widths[1]))
         return StoreSchema(
-            hookpoints, chunk_rows, fingerprints or {"a": "0f", "b": "1e"}, config or {"seed": 1}
+            hookpoints,
+            chunk_rows,
+            fingerprints or {"a": "0f", "b": "1e"},
+            config or {"seed": 1},
+            column_chunks=column_chunks,
+            **more,
         )
 
     return make
@@ -47,9 +55,12 @@ def make_block(make_schema):
         noise = torch.Generator().manual_seed(seed)
         rows = int(sum(lengths))
         texts = [TEXTS[(seed + number) % len(TEXTS)] for number in range(len(lengths))]
-        start = generator.integers(0, 1000, rows).astype(np.int32)
+        texts = [text and f"{seed}.{n} {text}" for n, text in enumerate(texts)]
+        last = np.repeat([len(text) for text in texts], lengths)
+        start = np.minimum(generator.integers(0, 20, rows), last).astype(np.int32)
+        end = np.minimum(start + generator.integers(0, 9, rows), last).astype(np.int32)
         return Block(
-            texts=[text and f"{seed}.{n} {text}" for n, text in enumerate(texts)],
+            texts=texts,
             labels=[labels[(seed + number) % len(labels)] for number in range(len(lengths))],
             activations={
                 h.name: (scale * torch.randn(rows, h.width, generator=noise)).to(torch.bfloat16)
@@ -57,7 +68,7 @@ def make_block(make_schema):
             },
             document=np.repeat(np.arange(len(lengths)), lengths).astype(np.int32),
             char_start=start,
-            char_end=start + generator.integers(0, 9, rows).astype(np.int32),
+            char_end=end,
             tokens={m: generator.integers(0, 500, rows).astype(np.int32) for m in schema.models},
             tokens_read={"a": rows + 5, "b": rows + 2},
             tokens_paired={"a": rows, "b": rows},
@@ -71,7 +82,7 @@ def build_store(make_schema, make_block):
     """Builds a store from parts (each a list of blocks, or of blocks' document lengths)."""
 
     def build(path: Path, parts=(((5, 0, 9, 12), (), (0,), (20, 3), (1,) * 7),), schema=None):
-        schema = schema or make_schema()
+        schema = replace(schema or make_schema(), parts=len(parts))
         for number, blocks in enumerate(parts):
             with PartWriter(path, schema, number) as writer:
                 for cursor, block in enumerate(blocks):
@@ -118,3 +129,16 @@ def large_store(build_store, make_schema, tmp_path_factory):
 def _no_waiting_for_the_disk(monkeypatch):
     """What is durable when is tested in test_files.py by watching the calls."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture(scope="session")
+def flip():
+    """Changes one byte in the middle of a file."""
+
+    def change(file: Path) -> Path:
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 16
+        file.write_bytes(data)
+        return file
+
+    return change

@@ -7,8 +7,12 @@ import pytest
 import tensorstore
 import torch
 import zarr
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 import store.bfloat16
+from store.bfloat16 import NATIVE, all_finite, narrowed, widened
 from store.schema import chunk_file
 
 
@@ -136,3 +140,35 @@ def test_every_folder_of_the_store_is_a_group_or_an_array_to_zarr(store_and_valu
     names = {name for name, _ in zarr.open_group(reader.path, mode="r").members(max_depth=None)}
     folders = {str(f.parent.relative_to(reader.path)) for f in reader.path.rglob("zarr.json")}
     assert names | {"."} == folders
+
+
+ANY_BITS = hnp.arrays(np.uint16, 60, elements=st.integers(0, 2**16 - 1))
+
+
+@given(hnp.arrays(np.float32, 50, elements=st.floats(-(2.0**126), 2.0**126, width=32)))
+def test_narrowing_rounds_as_ml_dtypes_does(values):
+    expected = values.astype(NATIVE).view(np.uint16)
+    np.testing.assert_array_equal(narrowed(values).view(np.uint16), expected)
+
+
+@given(ANY_BITS)
+def test_widening_is_exact(bits):
+    expected = torch.from_numpy(bits.view(np.int16)).view(torch.bfloat16).float().numpy()
+    np.testing.assert_array_equal(widened(bits.view(NATIVE)), expected)
+
+
+@given(ANY_BITS)
+def test_nan_and_infinity_are_told_from_all_other_bits(bits):
+    values = torch.from_numpy(bits.view(np.int16)).view(torch.bfloat16)
+    assert all_finite(bits.view(NATIVE)) == bool(values.isfinite().all())
+
+
+def test_one_nan_behind_many_values_is_found():
+    values = np.ones((3, 400_000), NATIVE)
+    assert all_finite(values)
+    values[2, 399_999] = np.nan
+    assert not all_finite(values)
+
+
+def test_no_values_are_finite():
+    assert all_finite(np.zeros((0, 5), NATIVE))

@@ -1,12 +1,18 @@
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
+import torch
 
 from store.cli import main
 from store.reader import Store
+from store.schema import Hookpoint, StoreSchema
 from store.verify import verify
+
+from .contents import flip, forge
 
 
 @pytest.fixture
@@ -26,12 +32,6 @@ def command(monkeypatch, capsys):
         return stop.value.code or 0, out, err
 
     return run
-
-
-def flip(file) -> None:
-    data = bytearray(file.read_bytes())
-    data[3] ^= 1
-    file.write_bytes(data)
 
 
 def test_verify_of_a_good_store_exits_with_zero(command, path):
@@ -58,7 +58,49 @@ def test_verify_of_a_damaged_store_exits_with_one_and_one_line(path):
 def test_verify_as_json_lists_the_problems(command, path):
     flip(path / "parts/00001/rows/char_end/c/0")
     _, out, _ = command("verify", path, "--json")
-    assert json.loads(out) == vars(verify(Store(path)))
+    assert json.loads(out) == {**vars(verify(path)), "repaired": None}
+
+
+def test_verify_repair_says_what_was_found_and_cut_and_what_to_do_next(command, path):
+    file = path / "parts/00001/rows/char_end/c/1"
+    flip(file)
+    code, out, err = command("verify", path, "--repair")
+    assert code == 0
+    assert f"found: {file}: checksum" in err
+    assert out.splitlines() == [
+        f"{path}/parts/00001: cut back from 20 to 0 rows",
+        f"{path}: 25 rows, {verify(path).bytes_read:,} bytes: all checks passed",
+        "INCOMPLETE: run the harvest again to continue",
+    ]
+
+
+def test_verify_repair_as_json_lists_what_it_did(command, path):
+    flip(path / "parts/00001/rows/char_end/c/1")
+    problems = verify(path).problems
+    _, out, _ = command("verify", path, "--repair", "--json")
+    parts = [{"folder": f"{path}/parts/00001", "rows_before": 20, "rows_after": 0}]
+    repaired = {"found": problems, "parts": parts}
+    assert json.loads(out) == {**vars(verify(path)), "repaired": repaired}
+
+
+def test_verify_repair_of_a_good_store_changes_nothing(command, path, tree):
+    before = tree(path)
+    code, out, _ = command("verify", path, "--repair")
+    assert (code, "all checks passed" in out, tree(path) == before) == (0, True, True)
+
+
+def test_a_damaged_root_is_one_line_that_says_that_nothing_can_repair_it(command, path):
+    flip(path / "zarr.json", 400)
+    for option in ((), ("--repair",)):
+        code, out, err = command("verify", path, *option)
+        assert (code, out, len(err.splitlines())) == (1, "", 1)
+        assert "nothing else holds what it says: restore it from a backup" in err
+
+
+def test_verify_names_parts_that_are_not_there(command, path):
+    shutil.rmtree(path / "parts/00000")
+    code, out, _ = command("verify", path)
+    assert (code, "nothing there yet of part 00000" in out) == (0, True)
 
 
 def test_a_problem_in_a_folder_with_brackets_is_printed_as_it_is(command, path, tmp_path):
@@ -71,17 +113,50 @@ def test_info_as_json_has_the_right_numbers(command, path):
     found = json.loads(command("info", path, "--json")[1])
     store = Store(path)
     assert (found["rows"], found["documents"], found["parts"]) == (45, 5, 2)
-    assert found["complete"] is True
+    assert (found["complete"], found["missing"], found["unfinished"]) == (True, [], [])
     assert found["labels"] == {"prose": 1, "code": 3, "": 1}
     assert found["bytes"] == sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
+    assert found["plain_bytes"] == 45 * 2 * (6 + 10)
+    assert (found["codec"], found["chunk_rows"], found["version"]) == ("none", 16, 2)
     assert [entry["width"] for entry in found["hookpoints"]] == [6, 10]
     assert found["hookpoints"][0]["paired_fraction"] == 45 / 60
     assert found["hookpoints"][1]["norm_median"] == store.statistics("b.mid").norm_quantile(0.5)
+    assert (found["fingerprints"], found["config"]) == ({"a": "0f", "b": "1e"}, {"seed": 1})
 
 
-def test_info_names_rows_and_hookpoints(command, path):
+def test_info_splits_the_mean_square_of_the_norm_into_mean_and_std(command, path):
+    store = Store(path)
+    rows = torch.cat([store.activations("b.mid", chunk) for chunk in range(store.chunks)]).double()
+    entry = json.loads(command("info", path, "--json")[1])["hookpoints"][1]
+    assert entry["mean_norm"] == pytest.approx(float(rows.mean(0).norm()))
+    squares = float((rows**2).sum(1).mean())
+    assert entry["mean_norm"] ** 2 + entry["std"] ** 2 == pytest.approx(squares)
+
+
+def test_info_names_rows_hookpoints_and_what_made_them(command, path):
     _, out, _ = command("info", path)
-    assert all(words in out for words in ("45 rows", "a.mid", "b.mid", "prose 1, code 3, (none) 1"))
+    wanted = (
+        *("45 rows of 5 documents", "complete: 2 parts", "codec none", "a.mid", "b.mid"),
+        *("code 3, prose 1, (none) 1", "fingerprints.a: 0f", "seed: 1"),
+    )
+    assert [words for words in wanted if words not in out] == []
+
+
+def test_info_fits_a_terminal_of_80_columns(command, path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = command("info", path)[1].splitlines()
+    assert max(len(line) for line in lines if str(path) not in line) <= 80
+
+
+def test_info_of_very_many_labels_shows_the_most_frequent(
+    command, build_store, make_block, tmp_path
+):
+    labels = [f"page-{number}" for number in range(30)]
+    block = make_block((1,) * 31)
+    store = build_store(tmp_path / "many.zarr", [[replace(block, labels=[*labels, "page-7"])]])
+    _, out, _ = command("info", store.path)
+    assert "page-7 2, page-0 1" in out
+    assert "and 10 more labels" in " ".join(out.split())
 
 
 def test_info_prints_labels_with_brackets_as_they_are(command, build_store, make_block, tmp_path):
@@ -91,10 +166,13 @@ def test_info_prints_labels_with_brackets_as_they_are(command, build_store, make
     assert (code, "[/red] 1" in out) == (0, True)
 
 
-def test_info_of_an_unfinished_store_says_so(command, path):
-    file = path / "parts/00001/zarr.json"
-    file.write_text(file.read_text().replace('"complete": true', '"complete": false'))
-    assert "INCOMPLETE" in command("info", path)[1]
+def test_info_of_an_unfinished_store_says_what_is_left(command, path):
+    forge(path / "parts/00001", complete=False)
+    line = "INCOMPLETE: 1 of 2 parts done; run the harvest again; begun: 1"
+    assert line in command("info", path)[1].splitlines()[2]
+    shutil.rmtree(path / "parts/00000")
+    line = "INCOMPLETE: 0 of 2 parts done; run the harvest again; begun: 1; not begun: 0"
+    assert line in command("info", path)[1].splitlines()[2]
 
 
 @pytest.mark.parametrize("name", ["info", "verify"])
@@ -120,17 +198,18 @@ def test_debug_shows_the_traceback(command, monkeypatch):
 
 
 def test_verify_of_an_unfinished_store_says_so_and_exits_with_zero(command, path):
-    file = path / "parts/00001/zarr.json"
-    file.write_text(file.read_text().replace('"complete": true', '"complete": false'))
+    forge(path / "parts/00001", complete=False)
     code, out, _ = command("verify", path)
     assert (code, "INCOMPLETE" in out) == (0, True)
 
 
-def test_info_shows_long_hookpoint_names_whole(command, path, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "60")
-    long = "model.language_model.layers.13"
-    for file in (path / "zarr.json", *path.glob("parts/*/zarr.json")):
-        file.write_text(file.read_text().replace("a.mid", long))
-    out = command("info", path)[1]
+def test_info_shows_long_hookpoint_names_whole(
+    command, build_store, make_block, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "80")
+    long = "a.model.language_model.layers.13.out"
+    schema = StoreSchema((Hookpoint(long, "a", 6),), 16, {}, {})
+    block = replace(make_block((3,), schema=schema), tokens_read={"a": 3}, tokens_paired={"a": 3})
+    out = command("info", build_store(tmp_path / "long.zarr", [[block]], schema).path)[1]
     cells = [line.split("│")[1].strip() for line in out.splitlines() if line.startswith("│")]
     assert long in "".join(cells)

@@ -90,21 +90,20 @@ def test_reading_changes_no_file(store, tree):
     assert tree(store.path) == before
 
 
-def test_a_store_is_complete_when_every_part_is(store, make_schema, make_block):
-    with PartWriter(store.path, make_schema(), 2) as writer:
-        writer.append(make_block((1,)), 1)
-        assert not Store(store.path).complete
+def test_a_store_is_complete_when_every_part_is(make_schema, make_block, tmp_path):
+    path, schema = tmp_path / "store.zarr", make_schema(parts=2)
+    with PartWriter(path, schema, 0) as writer:
         writer.finish()
-    assert Store(store.path).complete
-
-
-def test_a_part_that_has_committed_nothing_is_no_part_yet(store, make_schema):
-    PartWriter(store.path, make_schema(), 2).close()
-    assert len(Store(store.path).parts) == 2
+    assert (Store(path).complete, Store(path).missing_parts) == (False, [1])
+    with PartWriter(path, schema, 1) as writer:
+        writer.append(make_block((1,)), 1)
+        assert (Store(path).complete, Store(path).missing_parts) == (False, [])
+        writer.finish()
+    assert Store(path).complete
 
 
 def test_an_open_reader_does_not_see_rows_committed_later(store, make_schema, make_block):
-    with PartWriter(store.path, make_schema(), 1) as writer:
+    with PartWriter(store.path, make_schema(parts=2), 1) as writer:
         writer.append(make_block((30,)), 2)
     assert (store.rows, Store(store.path).rows) == (41, 71)
 
@@ -119,10 +118,11 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path):
         Store(tmp_path / "nonexistent")
 
 
-def test_a_store_of_a_later_version_is_refused(store):
+@pytest.mark.parametrize(("version", "remedy"), [(1, "harvest it again"), (3, "install a newer")])
+def test_a_store_of_another_version_is_refused(store, version, remedy):
     root = store.path / "zarr.json"
-    root.write_text(root.read_text().replace('"version": 1', '"version": 2'))
-    with pytest.raises(StoreError, match="store version 2, this program reads 1"):
+    root.write_text(root.read_text().replace('"version": 2', f'"version": {version}'))
+    with pytest.raises(StoreError, match=f"store version {version}, this program.*{remedy}"):
         Store(store.path)
 
 

@@ -1,10 +1,13 @@
+import re
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from store.sweep import sweep
+from pipeline.errors import StoreError
+from store.sweep import read_range, sweep
 
 
 def everything(store, name):
@@ -63,3 +66,42 @@ def test_chunks_that_the_limit_leaves_out_are_not_read(build_store, tmp_path):
     store = build_store(tmp_path / "store.zarr", [[(16, 16, 16)]])
     (store.parts[0].folder / "activations" / "a.mid" / "c" / "0" / "0").unlink()
     assert [batch.rows.tolist() for batch in sweep(store, 16, limit=1)] == [[32]]
+
+
+@given(st.integers(0, 400), st.integers(0, 60))
+@settings(max_examples=25, deadline=None)
+def test_a_range_of_rows_is_what_lies_there(large_store, start, length):
+    start, stop = min(start, large_store.rows), min(start + length, large_store.rows)
+    if start < stop:
+        found = read_range(large_store, start, stop)
+        assert torch.equal(found.activations["b.mid"], everything(large_store, "b.mid")[start:stop])
+
+
+@pytest.mark.parametrize("codec", ["lossless", "int8"])
+def test_batches_of_encoded_chunks_are_those_that_decode(build_store, make_schema, tmp_path, codec):
+    store = build_store(tmp_path / "store.zarr", schema=make_schema(codec=codec))
+    stored = everything(store, "b.mid")
+    for batch in sweep(store, 7, "train", 0.4):
+        assert torch.equal(batch.activations["b.mid"], stored[torch.from_numpy(batch.rows)])
+
+
+def test_damage_is_refused_when_a_chunk_is_first_touched(build_store, tmp_path, flip):
+    store = build_store(tmp_path / "store.zarr")
+    file = flip(store.path / "parts/00000/activations/b.mid/c/1/0")
+    batches = sweep(store, 16)
+    assert next(batches).rows[0] == 0
+    with pytest.raises(StoreError, match=re.escape(str(file)) + ": checksum"):
+        list(batches)
+
+
+def test_checksums_are_compared_once(build_store, tmp_path, flip):
+    store = build_store(tmp_path / "store.zarr")
+    list(sweep(store, 16))
+    flip(store.path / "parts/00000/activations/b.mid/c/1/0")
+    assert sum(len(batch.rows) for batch in sweep(store, 16)) == store.rows
+
+
+def test_checking_can_be_left_out(build_store, tmp_path, flip):
+    store = build_store(tmp_path / "store.zarr")
+    flip(store.path / "parts/00000/activations/b.mid/c/1/0")
+    assert sum(len(batch.rows) for batch in sweep(store, 16, verify=False)) == store.rows

@@ -1,12 +1,18 @@
 """`train run` as a user types it."""
 
 import json
+import os
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from store.part import read_part, write_part
+from store.reader import Store
+from store.root import begin_store
+from store.schema import part_path
 from train.cli import main
 
 from .conftest import tiny
@@ -63,14 +69,39 @@ def test_a_run_without_held_out_rows_says_so(run, store_path):
 def test_the_name_of_an_incomplete_store_is_printed_as_it_is(run, store_path, tmp_path):
     path = tmp_path / "[red]store"
     shutil.copytree(store_path, path)
-    for file in path.rglob("zarr.json"):
-        value = json.loads(file.read_text())
-        if "complete" in value["attributes"]:
-            value["attributes"]["complete"] = False
-            file.write_text(json.dumps(value))
+    part = part_path(path, 0)
+    schema = Store(path).schema
+    write_part(part, schema, replace(read_part(part, schema), complete=False))
     code, _, err = run("--store", path.name, "--out", "dictionary", *SETTINGS)
     assert code == 0
     assert "note: [red]store is not complete" in err
+
+
+def test_a_part_that_is_missing_is_named(run, store_path, tmp_path):
+    source = Store(store_path)
+    schema = replace(source.schema, parts=3)
+    begin_store(tmp_path / "three", schema)
+    for number in (0, 2):
+        shutil.copytree(part_path(store_path, 0), part_path(tmp_path / "three", number))
+        state = read_part(part_path(store_path, 0), source.schema)
+        write_part(part_path(tmp_path / "three", number), schema, state)
+    code, _, err = run("--store", "three", "--out", "dictionary", *SETTINGS)
+    assert code == 0
+    assert f"is not complete (no part 1 of 3); training on its {2 * source.rows:,} rows" in err
+
+
+def test_a_window_that_outgrows_the_machine_is_named_with_its_remedy(run, store_path, monkeypatch):
+    monkeypatch.setattr(os, "sysconf", lambda name: 100)
+    code, _, err = run("--store", store_path, "--out", "dictionary", *SETTINGS)
+    assert code == 0
+    assert "this machine has 0.0 GB" in err
+    assert "lower train.window_chunks" in err
+
+
+def test_the_plan_states_what_the_loader_shuffles_over(run, store_path):
+    code, out, _ = run("--store", store_path, "--dry-run", *SETTINGS)
+    assert code == 0
+    assert "the loader shuffles over 0.0 GB of memory at a time" in out
 
 
 @pytest.mark.parametrize("config", ["models: {a: {path: x, hookpoint: y}}", ""])

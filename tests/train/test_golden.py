@@ -39,4 +39,4 @@ def test_losses_of_a_run_are_those_of_the_dense_reference(store, tmp_path, recip
     found = [line["loss"] for line in read if "loss" in line]
     assert any("auxk" in line for line in read)
     assert found == pytest.approx(wanted, rel=2e-4)
-    assert found[-1] < 0.9 * found[0]
+    assert sum(found[-8:]) < 0.97 * sum(found[:8])

@@ -1,0 +1,152 @@
+"""Cuts each damaged part of a store back to its last good commit; `harvest run` then continues it.
+
+What is damaged beyond the rows costs no rows: attributes are built again from the commit log, the
+log from the attributes, and the metadata of groups and arrays from the schema. Killed at any
+instant it leaves a part that can be repaired again, or continued. Cost: about three reads of a
+damaged part, one of the others.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pipeline.errors import StoreError
+from store.arrays import open_arrays
+from store.check_metadata import PartMetadata, is_begun, read_metadata
+from store.commits import Commit, CommitLog, rewrite_log
+from store.extent import Extent
+from store.faults import PartView, Tally, other_content
+from store.files import group_metadata, remove_temporaries, write_json
+from store.holder import part_lock
+from store.part import PartState, write_part
+from store.recompute import recompute
+from store.root import read_root, root_metadata
+from store.schema import part_path
+from store.verify import data_faults
+
+
+@dataclass(frozen=True)
+class RepairedPart:
+    """What was cut off a part; rows_before is None where nothing could tell."""
+
+    folder: str
+    rows_before: int | None
+    rows_after: int
+
+    def __str__(self) -> str:
+        if self.rows_before == self.rows_after:
+            return f"{self.folder}: no row lost of {self.rows_after:,}"
+        before = "an unknown number of" if self.rows_before is None else f"{self.rows_before:,}"
+        return f"{self.folder}: cut back from {before} to {self.rows_after:,} rows"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A commit that a part may be cut back to: the `commits`-th line of `log`.
+
+    state: what the attributes say, where they are good and say just this.
+    """
+
+    log: CommitLog
+    commits: int
+    extent: Extent
+    state: PartState | None = None
+
+
+def repair(path: Path) -> list[RepairedPart]:
+    """Mends what can be mended, and says what it did to which parts.
+
+    Raises StoreError before anything is written if the root cannot be read, if a part is being
+    written, or if a part has neither attributes nor log left.
+    """
+    schema = read_root(path)
+    folders = [part_path(path, number) for number in range(schema.parts)]
+    with ExitStack() as locks:
+        for number in range(schema.parts):
+            lock = part_lock(path, number)
+            lock.acquire()
+            locks.callback(lock.release)
+        parts = [read_metadata(f, schema, Tally()) for f in folders if is_begun(f, schema)]
+        targets = [_last_good(part) for part in parts]
+        remove_temporaries(path)
+        for group, wanted in ((path, root_metadata(schema)), (path / "parts", group_metadata({}))):
+            if group.exists() and any(other_content(group / "zarr.json", wanted, Tally())):
+                write_json(group / "zarr.json", wanted)
+        repaired = []
+        for part, target in zip(parts, targets, strict=True):
+            damaged = bool(part.faults) or target.state is None
+            if damaged or not part.complete:  # what lies behind its commit is no damage
+                _restore(part, target)
+            if damaged:
+                repaired.append(RepairedPart(str(part.folder), part.rows, target.extent.rows))
+        return repaired
+
+
+def _last_good(part: PartMetadata) -> Target:
+    """The last commit up to which everything is good. Raises StoreError if none is known."""
+    targets = _targets(part)
+    while True:
+        target = targets.pop()
+        labels = target.log.first(target.commits).labels
+        view = PartView(part.folder, part.schema, target.extent, len(labels))
+        limit = Extent()
+        for fault in data_faults(view, Tally()):
+            limit = limit.meet(fault.good)
+        if target.extent.within(limit):
+            return target
+        # The empty part is always left: nothing is wrong before its end.
+        targets = [target for target in targets if target.extent.within(limit)]
+
+
+def _targets(part: PartMetadata) -> list[Target]:
+    """Every commit that is known, the last one last."""
+    log, state = part.log, part.state
+    if state is None and not log.commits:
+        raise StoreError(
+            f"{part.folder}: cannot be repaired: neither its attributes nor its commit log can be "
+            "read; restore one of them from a backup, or delete the folder and harvest it again"
+        )
+    last = None
+    if state is not None:
+        last, log = _attributes_target(log, state)
+    targets = [Target(log, commits, extent) for commits, extent in enumerate(log.extents())]
+    return targets if last is None else [*targets, last]
+
+
+def _attributes_target(log: CommitLog, state: PartState) -> tuple[Target, CommitLog]:
+    """What the attributes say, with a log that leads there, and the good lines before."""
+    if log.leads_to(state):
+        before = log.first(state.commits - 1)
+        return Target(log, state.commits, state.extent, state), before
+    before = _not_contradicting(log, state)
+    commits = before.last.number
+    so_far = replace(state, commits=commits, labels=before.labels)
+    bridge = Commit.between(so_far, state, [state.rows - before.last.rows])
+    bridged = CommitLog((*before.commits, bridge), "")
+    state = replace(state, commits=commits + 1, log_bytes=len(bridged.content))
+    return Target(bridged, state.commits, state.extent, state), before
+
+
+def _not_contradicting(log: CommitLog, state: PartState) -> CommitLog:
+    """The good lines of a damaged log that can have led to `state`."""
+    commits = len(log.commits)
+    while commits:
+        known = log.first(commits)
+        reaches = known.last.extent.within(state.extent) and known.last.cursor <= state.cursor
+        if reaches and known.labels == state.labels[: len(known.labels)]:
+            return known
+        commits -= 1
+    return log.first(0)
+
+
+def _restore(part: PartMetadata, target: Target) -> None:
+    """Makes the part what its writer left with that commit."""
+    folder, schema = part.folder, part.schema
+    log = target.log.first(target.commits)
+    state = target.state or recompute(folder, schema, log)
+    write_part(folder, schema, state)  # first: what is then too much is what a kill leaves
+    rewrite_log(folder, log)
+    for array in open_arrays(folder, schema, state).values():
+        array.write_tail()

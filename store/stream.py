@@ -1,0 +1,132 @@
+"""One store's rows in shuffled order, without end: epoch after epoch, each row once in each.
+
+Positions count rows from the first epoch's start. Any stretch of them can be asked for at once;
+the cost of jumping is to open one window.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from weakref import WeakValueDictionary
+
+import numpy as np
+
+from pipeline.errors import StoreError
+from store.order import EpochOrder, Window, epoch_order
+from store.reader import Store
+from store.selection import RowSelection, Split
+from store.window import FilledChunks, OpenWindow, default_window_chunks
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows [first, last) of an open window."""
+
+    window: OpenWindow
+    first: int
+    last: int
+
+
+class RowStream:
+    """Raises StoreError if the split has no rows. `seed` may be any non-negative integer."""
+
+    def __init__(
+        self,
+        store: Store,
+        split: Split,
+        validation_fraction: float,
+        seed: int,
+        window_chunks: int | None,
+        verify: bool,
+    ) -> None:
+        self.store = store
+        self.window_chunks = window_chunks or default_window_chunks(store)
+        self._selection = RowSelection(store, split, validation_fraction)
+        self._seed = seed
+        self._verify = verify
+        self._orders: dict[int, EpochOrder] = {}
+        self._open: dict[Window, OpenWindow] = {}
+        self._filled: WeakValueDictionary[tuple[int, ...], FilledChunks] = WeakValueDictionary()
+        if not self.rows_per_epoch:
+            raise StoreError(f"{store.path}: no rows in split {split!r}; harvest more text")
+        if self.window_chunks * store.schema.chunk_rows >= 2**32:
+            raise StoreError(
+                f"{store.path}: a window of {self.window_chunks} chunks of "
+                f"{store.schema.chunk_rows} rows is too large; lower train.window_chunks"
+            )
+
+    @property
+    def rows_per_epoch(self) -> int:
+        """Rows of the split."""
+        return self._selection.rows
+
+    def identity(self) -> dict[str, int | str]:
+        """What the order of rows depends on beside the seed."""
+        schema = json.dumps(self.store.schema.to_json(), sort_keys=True).encode()
+        return {
+            "schema": hashlib.blake2b(schema, digest_size=8).hexdigest(),
+            "rows_per_epoch": self.rows_per_epoch,
+            "window_chunks": self.window_chunks,
+        }
+
+    def pieces(self, start: int, stop: int, pool: Executor) -> list[Piece]:
+        """The windows that positions [start, stop) lie in, every chunk of them requested.
+
+        As the windows are consumed, so the next one is made ready in `pool`.
+        """
+        found = []
+        while start < stop:
+            epoch, offset = divmod(start, self.rows_per_epoch)
+            window = self._order(epoch).window_at(offset)
+            first = offset - window.start
+            last = min(window.rows, first + stop - start)
+            opened = self._opened(window)
+            opened.chunks.request(pool, len(window.chunks))
+            found.append(Piece(opened, first, last))
+            start += last - first
+        following = self._window_after(window)
+        ahead = self._opened(following)
+        ahead.chunks.request(pool, math.ceil(len(following.chunks) * last / window.rows))
+        # Windows that lie behind are let go of; batches still being gathered from them hold them.
+        self._open = {opened.window: opened for opened in (found[-1].window, ahead)}
+        return found
+
+    def _opened(self, window: Window) -> OpenWindow:
+        if window not in self._open:
+            self._open[window] = OpenWindow(self._chunks(window.chunks), window, self._seed)
+        return self._open[window]
+
+    def _chunks(self, chunks: tuple[int, ...]) -> FilledChunks:
+        found = self._filled.get(chunks)
+        if found is None:
+            found = FilledChunks(self.store, self._selection, chunks, self._verify)
+            self._filled[chunks] = found
+        return found
+
+    def _window_after(self, window: Window) -> Window:
+        windows = self._order(window.epoch).windows
+        if window.number + 1 < len(windows):
+            return windows[window.number + 1]
+        return self._order(window.epoch + 1).windows[0]
+
+    def _order(self, epoch: int) -> EpochOrder:
+        if epoch not in self._orders:
+            self._orders = {e: order for e, order in self._orders.items() if abs(e - epoch) <= 1}
+            sizes = self._selection.chunk_sizes
+            self._orders[epoch] = epoch_order(sizes, self.window_chunks, self._seed, epoch)
+        return self._orders[epoch]
+
+
+def shares(weights: list[int], start: int, stop: int) -> list[tuple[int, int]]:
+    """Each stream's own positions among the mixture's positions [start, stop).
+
+    Integer weights; of the first p positions a stream has p times its share of them, to within
+    one, and all streams together have p: so a mixture can be entered anywhere, without a search.
+    """
+    edges = np.cumsum([0, *weights], dtype=object)
+    before, after = ([int(p * edge // edges[-1]) for edge in edges] for p in (start, stop))
+    return [(before[n + 1] - before[n], after[n + 1] - after[n]) for n, _ in enumerate(weights)]
