@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from store.block import Block
-from store.layout import default_chunk_rows
+from store.layout import default_chunk_rows, default_column_chunks
 from store.reader import Store
 from store.schema import CodecName, Hookpoint, StoreSchema, part_path
 from store.writer import PartWriter
@@ -28,7 +28,8 @@ def noise_store(
     """`rows` rows in `parts` parts, of which all but the first are copies of the first."""
     hookpoints = tuple(Hookpoint(name, name, w) for name, w in zip("ab", widths, strict=True))
     chunk_rows = chunk_rows or default_chunk_rows(hookpoints)
-    schema = StoreSchema(hookpoints, chunk_rows, {}, {}, codec, parts)
+    column_chunks = default_column_chunks(chunk_rows)
+    schema = StoreSchema(hookpoints, chunk_rows, {}, {}, codec, parts, column_chunks=column_chunks)
     generator = np.random.default_rng(0)
     noise = [torch.randn(2 * BLOCK_ROWS, h.width).bfloat16() for h in hookpoints]
     with PartWriter(path, schema, commit_rows=max(chunk_rows, BLOCK_ROWS)) as writer:

@@ -28,7 +28,7 @@ from pipeline.command import console, progress_bar
 from pipeline.errors import ConfigError, CorpusError, ModelError, StoreError
 from store.block import Block
 from store.files import make_folder
-from store.layout import default_chunk_rows
+from store.layout import default_chunk_rows, default_column_chunks
 from store.reader import Store
 from store.root import refuse_other_schema
 from store.schema import Hookpoint, StoreSchema
@@ -79,13 +79,15 @@ def make_schema(
 ) -> StoreSchema:
     """What a store of these settings is made from; a resumed harvest must have an equal one."""
     hookpoints = tuple(Hookpoint(m.hookpoint_name, m.name, m.width) for m in models)
+    chunk_rows = _chunk_rows(settings, hookpoints)
     return StoreSchema(
         hookpoints,
-        _chunk_rows(settings, hookpoints),
+        chunk_rows,
         prints,
         settings.recorded(),
         codec=settings.store.codec,
         vocabulary={model.name: model.vocabulary for model in models},
+        column_chunks=default_column_chunks(chunk_rows),
     )
 
 

@@ -12,7 +12,7 @@ from store.cache import Cache, open_cache
 from store.cache_names import name_caches
 from store.config import StoreConfig
 from store.importer import ImportPlan
-from store.layout import default_chunk_rows
+from store.layout import default_chunk_rows, default_column_chunks
 from store.schema import Hookpoint, StoreSchema
 from store.token_columns import refuse_unknown, token_columns
 from store.transcript import Decoder
@@ -48,13 +48,15 @@ def plan_import(
         "label": names[0].dataset,
         "caches": {name: cache.recorded for name, cache in by_name.items()},
     }
+    chunk_rows = config.chunk_rows or default_chunk_rows(hookpoints)
     plan = ImportPlan(
         schema=StoreSchema(
             hookpoints,
-            config.chunk_rows or default_chunk_rows(hookpoints),
+            chunk_rows,
             _fingerprints(by_name, decoder),
             {"import": recorded},
             codec=config.codec,
+            column_chunks=default_column_chunks(chunk_rows),
         ),
         caches=by_name,
         tokens=tokens,

@@ -25,6 +25,7 @@ from store.schema import CodecName, Hookpoint
 # at five times the speed of what comes as near. One MiB blocks, as small ones cost 10% of the gain.
 BLOSC = {"cname": "zstd", "clevel": 1, "shuffle": "shuffle", "blocksize": 1 << 20}
 CHUNK_TARGET_BYTES = 16 << 20
+COLUMN_TARGET_BYTES = 1 << 20
 LEAST_CHUNK_ROWS = 1024  # with any even width this fills whole pages, as store.arena wants
 
 
@@ -82,6 +83,11 @@ def default_chunk_rows(hookpoints: Iterable[Hookpoint]) -> int:
     widest = max(hookpoint.width for hookpoint in hookpoints)
     rows = CHUNK_TARGET_BYTES / (widest * BFLOAT16.itemsize)
     return max(LEAST_CHUNK_ROWS, 2 ** round(math.log2(rows)))
+
+
+def default_column_chunks(chunk_rows: int) -> int:
+    """Chunks of activations whose rows share a file of each row column: up to 16, for 1 MiB."""
+    return max(1, min(16, COLUMN_TARGET_BYTES // (4 * chunk_rows)))
 
 
 def zarr_codecs(layout: Layout) -> dict[str, Any]:

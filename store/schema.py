@@ -72,7 +72,7 @@ class StoreSchema:
     codec: CodecName = "none"
     parts: Annotated[int, Field(ge=1, le=99_999)] = 1
     vocabulary: dict[str, Annotated[int, Field(ge=1)]] = field(default_factory=dict)
-    column_chunks: Annotated[int, Field(ge=1, le=1 << 10)] = 16
+    column_chunks: Annotated[int, Field(ge=1, le=1 << 10)] = 1
 
     @property
     def models(self) -> tuple[str, ...]:

@@ -29,16 +29,13 @@ TEXTS = [
 def make_schema():
     """Two hookpoints of different width, `a.mid` and `b.mid`, unless told otherwise."""
 
-    def make(
-        chunk_rows=16, widths=(6, 10), fingerprints=None, config=None, column_chunks=1, **more
-    ):
+    def make(chunk_rows=16, widths=(6, 10), fingerprints=None, config=None, **more):
         hookpoints = (Hookpoint("a.mid", "a", widths[0]), Hookpoint("b.mid", "b", widths[1]))
         return StoreSchema(
             hookpoints,
             chunk_rows,
             fingerprints or {"a": "0f", "b": "1e"},
             config or {"seed": 1},
-            column_chunks=column_chunks,
             **more,
         )
 

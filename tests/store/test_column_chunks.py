@@ -8,9 +8,9 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from store.layout import default_column_chunks
 from store.reader import Store
 from store.repair import repair
-from store.schema import StoreSchema
 from store.selection import RowSelection
 from store.verify import verify
 from store.writer import PartWriter
@@ -27,9 +27,12 @@ def stores(build_store, make_schema, tmp_path_factory):
     return [build_store(folder / f"{n}.zarr", parts, make_schema(column_chunks=n)) for n in (3, 1)]
 
 
-def test_by_default_sixteen_chunks_share_a_file_of_each_column():
-    fields = {field.name: field.default for field in dataclasses.fields(StoreSchema)}
-    assert fields["column_chunks"] == 16
+@given(st.integers(1, 1 << 24))
+def test_files_of_columns_have_up_to_a_mebibyte(chunk_rows):
+    chunks = default_column_chunks(chunk_rows)
+    assert 1 <= chunks <= 16
+    assert chunks == 1 or 4 * chunks * chunk_rows <= 1 << 20
+    assert chunks == 16 or 4 * (chunks + 1) * chunk_rows > 1 << 20
 
 
 @pytest.mark.parametrize("name", COLUMNS)
