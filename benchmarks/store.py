@@ -207,7 +207,7 @@ def _lossless() -> list[tuple[str, Callable[[Any], Any], Callable[[Any], Any]]]:
     try:
         from numcodecs.pcodec import PCodec
     except ImportError:
-        print("pcodec is not installed: pip install pcodec")
+        print("pcodec is left out; to have it: pip install -e '.[benchmarks]'")
         return found
     pcodec = PCodec(level=4)
     # Sign last: values of one size are then neighbours among the unsigned integers.

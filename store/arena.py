@@ -59,11 +59,10 @@ class Arena:
             decode_chunk(path, self._layout, check, memory)
             return
         crc = _map_over(memory, path, self._layout)
+        # Needs no answer: where the kernel cannot do it, pages are faulted in as ever.
+        _advise(memory, MADV_POPULATE_READ)
         if check:
             compare_checksum(path, memory, crc)
-        else:
-            # Needs no answer: where the kernel cannot do it, pages are faulted in as ever.
-            _advise(memory, MADV_POPULATE_READ)
 
 
 def read_ahead(path: Path) -> None:
@@ -99,7 +98,7 @@ def _reserved(size: int) -> np.ndarray:
 def _map_over(memory: np.ndarray, path: Path, layout: Layout) -> bytes:
     """Maps a chunk file over its slot and returns the file's checksum. Raises StoreError."""
     assert _libc is not None
-    file_bytes(path, layout)
+    file_bytes(path, layout)  # says what is wrong with a file that is not there
     descriptor = os.open(path, os.O_RDONLY)
     try:
         address = memory.ctypes.data
@@ -107,7 +106,7 @@ def _map_over(memory: np.ndarray, path: Path, layout: Layout) -> bytes:
             address,
             len(memory),
             mmap.PROT_READ,
-            mmap.MAP_SHARED | MAP_FIXED,
+            mmap.MAP_PRIVATE | MAP_FIXED,
             descriptor,
             0,
         )

@@ -35,6 +35,7 @@ class Block:
         assert len(self.labels) == len(self.texts)
         assert not rows or (self.document[0] >= 0 and self.document[-1] < len(self.texts))
         assert np.all(np.diff(self.document) >= 0)
+        assert np.all((self.char_start >= 0) & (self.char_start <= self.char_end))
 
 
 def encode_text(text: str) -> bytes:

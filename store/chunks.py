@@ -22,6 +22,9 @@ from store.files import write_atomic
 from store.layout import BLOSC, Layout
 
 CRC_BYTES = 4
+CRC_PIECE = 1 << 20
+PAGE = 4096
+REPLACED_TRIES = 8
 REMEDY = "see `store verify`; `store verify --repair` cuts the store before the damage"
 
 
@@ -62,7 +65,12 @@ def decode_chunk(path: Path, layout: Layout, check: bool, out: np.ndarray) -> No
 
 def compare_checksum(path: Path, encoded: np.ndarray, crc: bytes) -> None:
     """Raises StoreError unless the bytes of a chunk have the checksum that follows them."""
-    stored, found = int.from_bytes(crc, "little"), google_crc32c.value(encoded)
+    stored, found = int.from_bytes(crc, "little"), 0
+    for start in range(0, len(encoded), CRC_PIECE):
+        # In pieces, as the library keeps Python's lock, and pages fetched before it is taken.
+        piece = encoded[start : start + CRC_PIECE]
+        np.bitwise_or.reduce(piece[::PAGE])
+        found = google_crc32c.extend(found, piece)
     if stored != found:
         raise StoreError(
             f"{path}: checksum {found:08x}, expected {stored:08x}: bytes have changed; {REMEDY}"
@@ -98,13 +106,28 @@ def file_bytes(path: Path, layout: Layout) -> int:
 
 def _map_file(path: Path, layout: Layout) -> np.ndarray:
     """The whole file, uint8 (bytes,), mapped copy-on-write."""
-    size = file_bytes(path, layout)
-    # Unlike np.memmap, torch's mapping keeps no file descriptor: open chunks are not limited by it.
+    for _ in range(REPLACED_TRIES):
+        size, before = file_bytes(path, layout), _identity(path)
+        # Unlike np.memmap, torch's mapping keeps no file descriptor: they would soon run out.
+        try:
+            data = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()
+        except RuntimeError as error:
+            failure = str(error).splitlines()[0]
+        else:
+            failure = ""
+        if _identity(path) == before:  # else a writer has just put a longer one in its place
+            break
+    if failure:
+        raise StoreError(f"{path}: chunk cannot be mapped ({failure}); {REMEDY}")
+    return data
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
     try:
-        return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise StoreError(f"{path}: chunk cannot be mapped ({reason}); {REMEDY}") from None
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size
 
 
 def _stored_rows(path: Path, data: np.ndarray, layout: Layout) -> np.ndarray:

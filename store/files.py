@@ -60,7 +60,8 @@ def fsync_folder(folder: Path) -> None:
 def remove_temporaries(folder: Path) -> None:
     """Removes what a killed writer left beside the places of its files."""
     for stray in folder.rglob(f"*{TEMPORARY}"):
-        stray.unlink()
+        if stray.is_file():
+            stray.unlink()
 
 
 def json_bytes(value: dict[str, Any]) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,16 +11,14 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from pipeline.command import ConfigOption, JsonOption, SetOption, read_config
+from pipeline.command import ConfigOption, JsonOption, SetOption
+from store.where import StorePath, store_path
 
 if TYPE_CHECKING:
     from store.head import HeadRow
 
 BEFORE, AFTER = 40, 20
 
-StorePath = Annotated[
-    Path | None, typer.Argument(help="The store (default: RUN_DIR/store.zarr of the config).")
-]
 Rows = Annotated[int, typer.Option("--rows", min=1, max=1000, help="How many rows.")]
 Start = Annotated[int, typer.Option("--start", min=0, help="Number of the first row.")]
 
@@ -42,7 +39,7 @@ def head(
     from store.head import head as read
     from store.reader import Store
 
-    store = Store(path if path is not None else read_config(config, set_).store_path)
+    store = Store(store_path(path, config, set_))
     found = read(store, start, rows, BEFORE, AFTER)
     if as_json:
         print(json.dumps([asdict(row) for row in found], indent=2))

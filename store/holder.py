@@ -13,6 +13,7 @@ import os
 import socket
 from datetime import datetime
 from pathlib import Path
+from types import TracebackType
 
 import filelock
 
@@ -47,6 +48,18 @@ class HeldLock:
             with contextlib.suppress(OSError):
                 self._holder.unlink()
         self._lock.release()
+
+    def __enter__(self) -> HeldLock:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()
 
     def _sign(self) -> None:
         now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")

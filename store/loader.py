@@ -6,19 +6,19 @@ ranks together are the global batch. Every row of a split comes exactly once per
 batch may reach over the end of an epoch into the next, so all batches have the same size.
 
 State is one integer (the number of batches taken) and seeking is O(1). Memory: page cache (or, for
-chunks that must be decoded, RAM) of the window that is read and the one made ready, 4 B per row of
-a window, `prefetch` batches, 17 B per document; nothing grows with the number of rows. Cost per
+chunks that must be decoded, RAM) of the window that is read and the one made ready, 8 B per row of
+each, `prefetch` batches, 17 B per document; nothing grows with the number of rows. Cost per
 batch: one gather per hookpoint, in threads, ahead of the consumer.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
-from math import lcm
 from typing import Any, Literal
 
 import numpy as np
@@ -68,6 +68,21 @@ class LoaderOptions:
     device: torch.device | None = None
     verify: bool = True
 
+    def __post_init__(self) -> None:
+        least = {"batch_rows": 1, "ranks": 1, "rank": 0, "seed": 0, "threads": 1}
+        for name, lowest in least.items():
+            if getattr(self, name) < lowest:
+                raise StoreError(f"loader: {name} {getattr(self, name)} is below {lowest}")
+        if self.window_chunks is not None and self.window_chunks < 1:
+            raise StoreError(f"loader: window_chunks {self.window_chunks} is below 1")
+        if self.rank >= self.ranks:
+            raise StoreError(f"loader: rank {self.rank} is not one of {self.ranks} ranks")
+        if self.batch_rows % self.ranks:
+            raise StoreError(
+                f"loader: batch_rows {self.batch_rows} cannot be shared equally by "
+                f"{self.ranks} ranks"
+            )
+
 
 class ShuffledLoader:
     """Iterates over shuffled batches.
@@ -85,7 +100,10 @@ class ShuffledLoader:
         self.stores = [stores] if isinstance(stores, Store) else list(stores)
         self.options = options
         self.batches_taken = 0
+        self._rows = options.batch_rows // options.ranks
         _refuse_different(self.stores)
+        for name in options.scales:
+            self.stores[0].hookpoint(name)
         self._streams = [
             RowStream(
                 store,
@@ -97,9 +115,11 @@ class ShuffledLoader:
             )
             for number, store in enumerate(self.stores)
         ]
-        if weights is not None and len(weights) != len(self.stores):
+        if weights is None:
+            weights = [stream.rows_per_epoch for stream in self._streams]
+        if len(weights) != len(self.stores):
             raise StoreError(f"a mixture of {len(self.stores)} stores, but {len(weights)} weights")
-        self._weights = _integers(weights or [stream.rows_per_epoch for stream in self._streams])
+        self._weights = _integers(weights)
         self._first_rows = np.cumsum([0, *(store.rows for store in self.stores)])
         self._workers = ThreadPoolExecutor(options.threads, thread_name_prefix="chunks")
         cuda = options.device is not None and options.device.type == "cuda"
@@ -139,39 +159,43 @@ class ShuffledLoader:
         """Yields batches from where the loader stands, reading ahead in threads."""
         gatherers = ThreadPoolExecutor(self.options.threads, thread_name_prefix="loader")
         ahead: deque[Future[Batch]] = deque()
-        submitted = self.batches_taken
+        submitted = taken = self.batches_taken
         try:
             while True:
                 while len(ahead) < max(1, self.options.prefetch):
-                    ahead.append(gatherers.submit(self._gather, self._locate(submitted)))
+                    located = self._locate(submitted, RowStream.advance)
+                    ahead.append(gatherers.submit(self._gather, located))
                     submitted += 1
                 batch = ahead.popleft().result()
-                self.batches_taken += 1
-                if self._copy is not None:
-                    self._copy.hand_over(batch.activations)
-                yield batch
+                taken += 1
+                self.batches_taken = taken
+                yield self._handed_over(batch)
                 del batch  # or its memory would be taken while the next is waited for
         finally:
-            gatherers.shutdown(wait=True, cancel_futures=True)
+            # What waits in a queue is dropped, or an error would be shown and then waited out.
+            for stream in self._streams:
+                stream.cancel()
+            for future in ahead:
+                future.cancel()
+            gatherers.shutdown(wait=True)
 
     def read(self, batch: int) -> Batch:
         """One batch by its number, without moving the loader."""
-        return self._gather(self._locate(batch))
+        return self._handed_over(self._gather(self._locate(batch, RowStream.pieces)))
 
-    @property
-    def _rows(self) -> int:
-        """Rows of this rank's slice of every batch."""
-        rows, ranks = self.options.batch_rows, self.options.ranks
-        if rows % ranks:
-            raise StoreError(f"batch_rows {rows} cannot be shared equally by {ranks} ranks")
-        return rows // ranks
+    def _handed_over(self, batch: Batch) -> Batch:
+        if self._copy is not None:
+            self._copy.hand_over(batch.activations)
+        return batch
 
-    def _locate(self, batch: int) -> list[list[Piece]]:
+    def _locate(
+        self, batch: int, find: Callable[[RowStream, int, int, Executor], list[Piece]]
+    ) -> list[list[Piece]]:
         """Per store, where the rows of this rank's slice lie."""
         start = batch * self.options.batch_rows + self.options.rank * self._rows
         wanted = shares(self._weights, start, start + self._rows)
         return [
-            stream.pieces(first, last, self._workers) if first < last else []
+            find(stream, first, last, self._workers) if first < last else []
             for stream, (first, last) in zip(self._streams, wanted, strict=True)
         ]
 
@@ -198,14 +222,18 @@ def _tensor(values: np.ndarray) -> Tensor:
 
 def _integers(weights: Sequence[float]) -> list[int]:
     """The same proportions in whole numbers. Raises StoreError unless all are above zero."""
-    exact = [Fraction(weight).limit_denominator(10**6) for weight in weights]
+    if not all(0 < weight < math.inf for weight in weights):
+        raise StoreError(f"weights of a mixture must be finite and above zero, got {list(weights)}")
+    exact = [Fraction(float(weight)).limit_denominator(10**9) for weight in weights]
     if min(exact) <= 0:
-        raise StoreError(f"weights of a mixture must be above zero, got {list(weights)}")
-    scale = lcm(*(weight.denominator for weight in exact))
+        raise StoreError(f"weights of a mixture are too far apart: {list(weights)}")
+    scale = math.lcm(*(weight.denominator for weight in exact))
     return [int(weight * scale) for weight in exact]
 
 
 def _refuse_different(stores: Sequence[Store]) -> None:
+    if not stores:
+        raise StoreError("a loader needs at least one store")
     first = stores[0]
     for store in stores[1:]:
         if store.schema.hookpoints != first.schema.hookpoints:

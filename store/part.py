@@ -38,6 +38,10 @@ class TokenCounts(BaseModel):
         return TokenCounts(read=self.read + read, paired=self.paired + paired)
 
 
+class ForeignPart(StoreError):
+    """The part is whole, and belongs to another store: nothing of it may be mended or cut."""
+
+
 @dataclass(frozen=True)
 class PartState:
     """Everything that a commit says about its part.
@@ -90,7 +94,7 @@ def read_part(folder: Path, schema: StoreSchema) -> PartState:
             return _state(found, schema)
     except (ValidationError, ValueError) as error:
         raise StoreError(f"{file}: damaged part attributes ({why(error)}); {REMEDY}") from None
-    raise StoreError(
+    raise ForeignPart(
         f"{file}: this part was written for a store with another schema; put it back to its own "
         "store, or delete the part and harvest it again"
     )

@@ -21,6 +21,8 @@ from store.reader import Store
 from store.selection import RowSelection, Split
 from store.window import FilledChunks, OpenWindow, default_window_chunks
 
+READY_EARLY = 1.1
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -49,11 +51,12 @@ class RowStream:
         self._seed = seed
         self._verify = verify
         self._orders: dict[int, EpochOrder] = {}
-        self._open: dict[Window, OpenWindow] = {}
+        self._open: list[OpenWindow] = []
+        self._looked_at: list[OpenWindow] = []
         self._filled: WeakValueDictionary[tuple[int, ...], FilledChunks] = WeakValueDictionary()
         if not self.rows_per_epoch:
             raise StoreError(f"{store.path}: no rows in split {split!r}; harvest more text")
-        if self.window_chunks * store.schema.chunk_rows >= 2**32:
+        if min(self.window_chunks, store.chunks) * store.schema.chunk_rows >= 2**32:
             raise StoreError(
                 f"{store.path}: a window of {self.window_chunks} chunks of "
                 f"{store.schema.chunk_rows} rows is too large; lower train.window_chunks"
@@ -74,10 +77,35 @@ class RowStream:
         }
 
     def pieces(self, start: int, stop: int, pool: Executor) -> list[Piece]:
-        """The windows that positions [start, stop) lie in, every chunk of them requested.
+        """The windows that positions [start, stop) lie in, all of them being made ready.
 
-        As the windows are consumed, so the next one is made ready in `pool`.
+        They are kept until the next such call, apart from those that `advance` goes through.
         """
+        found = self._find(start, stop, pool)
+        self._looked_at = [piece.window for piece in found]
+        return found
+
+    def advance(self, start: int, stop: int, pool: Executor) -> list[Piece]:
+        """As `pieces`, for one reading after another: as a window is consumed, the next one is
+        made ready in `pool`, and those behind are let go of.
+        """
+        found = self._find(start, stop, pool)
+        last = found[-1]
+        following = self._opened(self._window_after(last.window.window))
+        consumed = last.last / last.window.window.rows
+        # Ready a little before it is needed: the last batches of a window still take a while.
+        following.request(pool, math.ceil(len(following.chunks.chunks) * consumed * READY_EARLY))
+        self._open, self._looked_at = [last.window, following], []
+        return found
+
+    def cancel(self) -> None:
+        """Forgets every window, and the chunks that wait to be made ready."""
+        for opened in self._open:
+            opened.chunks.cancel()
+        self._open, self._looked_at = [], []
+        self._filled.clear()
+
+    def _find(self, start: int, stop: int, pool: Executor) -> list[Piece]:
         found = []
         while start < stop:
             epoch, offset = divmod(start, self.rows_per_epoch)
@@ -85,20 +113,16 @@ class RowStream:
             first = offset - window.start
             last = min(window.rows, first + stop - start)
             opened = self._opened(window)
-            opened.chunks.request(pool, len(window.chunks))
+            opened.request(pool, len(window.chunks))
             found.append(Piece(opened, first, last))
             start += last - first
-        following = self._window_after(window)
-        ahead = self._opened(following)
-        ahead.chunks.request(pool, math.ceil(len(following.chunks) * last / window.rows))
-        # Windows that lie behind are let go of; batches still being gathered from them hold them.
-        self._open = {opened.window: opened for opened in (found[-1].window, ahead)}
         return found
 
     def _opened(self, window: Window) -> OpenWindow:
-        if window not in self._open:
-            self._open[window] = OpenWindow(self._chunks(window.chunks), window, self._seed)
-        return self._open[window]
+        for opened in (*self._open, *self._looked_at):
+            if opened.window == window:
+                return opened
+        return OpenWindow(self._chunks(window.chunks), window, self._seed)
 
     def _chunks(self, chunks: tuple[int, ...]) -> FilledChunks:
         found = self._filled.get(chunks)

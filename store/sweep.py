@@ -34,9 +34,10 @@ def sweep(
     when it is first touched through this `store`. Raises StoreError.
     """
     selection = RowSelection(store, split, validation_fraction)
-    seen = np.cumsum(selection.chunk_sizes)
-    wanted = selection.rows if limit is None else min(limit, selection.rows)
-    quotas = np.diff(wanted * seen // max(1, selection.rows), prepend=0)
+    quotas = selection.chunk_sizes
+    if limit is not None and limit < selection.rows:
+        seen = np.cumsum(quotas).astype(object)  # the products may exceed 64 bits
+        quotas = np.diff(limit * seen // selection.rows, prepend=0).astype(np.int64)
     chunks: list[int] = np.flatnonzero(quotas).tolist()
     for chunk, following in zip_longest(chunks, chunks[1:]):
         if verify:

@@ -8,15 +8,13 @@ Windows of the same chunks, as those of a small store are in every epoch, share 
 from __future__ import annotations
 
 from concurrent.futures import Executor, Future
-from functools import cached_property
-from threading import Lock
 
 import numpy as np
 from jaxtyping import Int64, UInt32
 
 from pipeline.errors import StoreError
 from store.arena import Arena
-from store.chunks import check_chunk
+from store.chunks import PAGE, check_chunk
 from store.gather import gather
 from store.order import Window, window_permutation
 from store.reader import Store
@@ -33,7 +31,7 @@ def default_window_chunks(store: Store) -> int:
     cost only page cache. Chunks that are decoded live in RAM: then at most 4 GiB of them.
     """
     layouts = [store.activation_layout(hookpoint.name) for hookpoint in store.schema.hookpoints]
-    decoded = sum(layout.chunk_bytes for layout in layouts if not layout.mapped)
+    decoded = sum(x.chunk_bytes for x in layouts if not x.mapped or x.chunk_bytes % PAGE)
     return DEFAULT_CHUNKS if not decoded else max(1, min(DEFAULT_CHUNKS, DECODED_BYTES // decoded))
 
 
@@ -66,6 +64,11 @@ class FilledChunks:
         """Sees to it that at least the first `count` chunks are made ready."""
         for slot in range(len(self._slots), min(count, len(self.chunks))):
             self._slots.append(pool.submit(self._fill, slot))
+
+    def cancel(self) -> None:
+        """Drops what has not been begun."""
+        for slot in self._slots:
+            slot.cancel()
 
     def places(self) -> UInt32[np.ndarray, " rows"]:
         """Where the rows of the split lie; waits until every chunk is ready."""
@@ -109,16 +112,23 @@ class OpenWindow:
         self.chunks = chunks
         self.window = window
         self._seed = seed
-        self._lock = Lock()
+        self._order: Future[UInt32[np.ndarray, " rows"]] | None = None
+
+    def request(self, pool: Executor, count: int) -> None:
+        """Sees to it that the first `count` chunks are made ready and, after the last, the order.
+
+        The order is behind the chunks in the pool's queue, so it never waits for what waits for it.
+        """
+        self.chunks.request(pool, count)
+        if count >= len(self.chunks.chunks) and self._order is None:
+            self._order = pool.submit(self._permuted)
 
     def gather(
         self, first: int, last: int, outs: dict[str, np.ndarray], scales: dict[str, float]
     ) -> Int64[np.ndarray, " rows"]:
         """Writes the window's rows [first, last) to `outs`; returns their numbers in the store."""
-        with self._lock:
-            places = self._order[first:last]
-        return self.chunks.gather(places, outs, scales)
+        assert self._order is not None, "request every chunk first"
+        return self.chunks.gather(self._order.result()[first:last], outs, scales)
 
-    @cached_property
-    def _order(self) -> UInt32[np.ndarray, " rows"]:
+    def _permuted(self) -> UInt32[np.ndarray, " rows"]:
         return self.chunks.places()[window_permutation(self._seed, self.window)]

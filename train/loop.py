@@ -86,10 +86,10 @@ def _train_into(
     on_step: OnStep,
 ) -> list[TrainedDictionary]:
     loader = make_loader(store, config, device)
-    first_batch = loader.read(0)
+    resumed = all(saved_steps(place / "checkpoints") for place in folders)
+    first_batch = None if resumed else loader.read(0).activations
     trainees = [
-        build_trainee(recipe, store, config, first_batch.activations, device)
-        for recipe in config.recipes
+        build_trainee(recipe, store, config, first_batch, device) for recipe in config.recipes
     ]
     settings = binding_settings(store, config)
     progress = [

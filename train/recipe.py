@@ -25,10 +25,13 @@ def build_trainee(
     recipe: RecipeName,
     store: Store,
     config: TrainConfig,
-    first_batch: Activations,
+    first_batch: Activations | None,
     device: torch.device,
 ) -> Trainee:
-    """A dictionary ready for its first step on this store."""
+    """A dictionary ready for its first step on this store.
+
+    Without its first batch it lacks b_dec, which a checkpoint then restores.
+    """
     dictionary = Crosscoder(
         tuple(HookpointShape(h.name, h.model, h.width) for h in store.schema.hookpoints),
         partition_of(recipe, store.schema.models, config),
@@ -36,7 +39,8 @@ def build_trainee(
     )
     initialize_weights(dictionary, config.decoder_init_norm, config.seed)
     initialize_scale(dictionary, store)
-    initialize_bias(dictionary, first_batch)
+    if first_batch is not None:
+        initialize_bias(dictionary, first_batch)
     return Trainee(recipe, dictionary.to(device), config)
 
 

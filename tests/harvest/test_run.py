@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
@@ -16,7 +17,10 @@ from harvest.run import harvest, load_models, make_planner, run_block
 from harvest.settings import Settings
 from pipeline.config import Config
 from pipeline.errors import ConfigError, CorpusError, ModelError, StoreError
+from store.commits import read_log
+from store.layout import default_chunk_rows
 from store.reader import Store
+from store.verify import verify
 
 HOOKPOINTS = {"a": "model.layers.1", "b": "gpt_neox.layers.1"}
 MAX_TOKENS = 48
@@ -162,7 +166,9 @@ def test_a_complete_store_is_found_complete_without_loading_a_model(
         ({"models__b": {"site": "in"}}, "config.models.b.site"),
         ({"corpus__limit": 3}, "config.corpus.limit"),
         ({"harvest__max_tokens": 64}, "config.harvest.max_tokens"),
-        ({"store__chunk_rows": 64}, "chunk_rows"),
+        ({"store__chunk_rows": 64}, "chunk_rows: store has 128, now 64"),
+        ({"store__chunk_rows": None}, "chunk_rows: store has 128, now "),
+        ({"store__codec": "int8"}, "codec: store has 'none', now 'int8'"),
     ],
 )
 def test_a_store_begun_with_other_settings_is_refused(
@@ -172,6 +178,46 @@ def test_a_store_begun_with_other_settings_is_refused(
     settings = make_settings(model_pair, corpus_file, store.path.parent, **change)
     with pytest.raises(StoreError, match=named):
         harvest(settings)
+
+
+def test_the_store_knows_how_many_token_ids_each_model_has(harvested, model_pair):
+    _, store = harvested
+    sizes = {
+        name: AutoModelForCausalLM.from_pretrained(path).get_input_embeddings().num_embeddings
+        for name, path in model_pair.items()
+    }
+    assert store.schema.vocabulary == sizes
+
+
+def test_a_harvested_store_passes_verification(harvested):
+    _, store = harvested
+    assert verify(store.path).problems == []
+
+
+def test_a_harvest_commits_once_per_chunk_of_rows(model_pair, corpus_file, tmp_path):
+    changes = {"harvest__block_documents": 1, "store__chunk_rows": 200}
+    settings = make_settings(model_pair, corpus_file, tmp_path, **changes)
+    harvest(settings)
+    (part,) = Store(settings.path).parts
+    commits = read_log(part.folder, part.state.log_bytes).commits
+    apart = [after - before for before, after in pairwise([0, *(c.rows for c in commits)])]
+    assert max(len(commit.blocks) for commit in commits) > 1
+    assert len(commits) > 2
+    assert min(apart[:-1]) >= 200
+
+
+@pytest.mark.parametrize("codec", ["lossless", "int8"])
+def test_a_harvest_with_a_codec_and_chunks_of_the_default_size_is_found_complete_again(
+    codec, model_pair, corpus_file, tmp_path, monkeypatch
+):
+    changes = {"store__codec": codec, "store__chunk_rows": None, "corpus__limit": 4}
+    settings = make_settings(model_pair, corpus_file, tmp_path, **changes)
+    summary = harvest(settings)
+    schema = Store(settings.path).schema
+    assert (schema.codec, schema.chunk_rows) == (codec, default_chunk_rows(schema.hookpoints))
+    assert verify(settings.path).problems == []
+    monkeypatch.setattr("harvest.run.HookedModel", None)
+    assert harvest(settings) == dataclasses.replace(summary, rows_per_second=None)
 
 
 @pytest.fixture

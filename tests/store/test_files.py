@@ -59,6 +59,22 @@ def test_every_new_folder_is_durable_in_its_parent_before_the_commit(commit):
         assert ("fsync", str(Path(path).parent)) in commit[at:]
 
 
+def test_a_commit_makes_rows_durable_before_its_line_of_the_log_and_lengths_last(
+    calls, make_schema, make_block, tmp_path
+):
+    part = tmp_path / "store.zarr/parts/00000"
+    with PartWriter(tmp_path / "store.zarr", make_schema()) as writer:
+        calls.clear()
+        writer.append(make_block((5, 12)), 1)
+    renamed = [Path(path).relative_to(part) for kind, path in calls if kind == "replace"]
+    line, attributes = (renamed.index(Path(name)) for name in ("commits/c/0", "zarr.json"))
+    assert {path.name for path in renamed[:line]} <= {"0", "1"}
+    assert {path.parts[0] for path in renamed[:line]} == {"activations", "rows", "documents"}
+    assert attributes == line + 1
+    assert {path.name for path in renamed[attributes:]} == {"zarr.json"}
+    assert len(renamed[attributes + 1 :]) == len(list(part.glob("**/zarr.json"))) - 4
+
+
 def test_every_rename_is_durable_before_the_commit(commit):
     renamed = [(at, path) for at, (kind, path) in enumerate(commit[:-1]) if kind == "replace"]
     assert renamed
@@ -88,6 +104,12 @@ def test_remove_temporaries_leaves_the_files_themselves(tmp_path):
 
 def test_json_that_is_not_json_is_an_error_that_names_the_file(tmp_path):
     (tmp_path / "zarr.json").write_text("{")
+    with pytest.raises(StoreError, match=r"zarr\.json: cannot be read as JSON"):
+        files.read_json(tmp_path / "zarr.json")
+
+
+def test_json_nested_beyond_all_measure_is_an_error_that_names_the_file(tmp_path):
+    (tmp_path / "zarr.json").write_text("[" * 100_000)
     with pytest.raises(StoreError, match=r"zarr\.json: cannot be read as JSON"):
         files.read_json(tmp_path / "zarr.json")
 

@@ -3,6 +3,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -229,7 +230,7 @@ def loader_threads() -> list[str]:
 
 def test_a_program_that_ends_in_the_middle_of_a_batch_ends_quietly(large_store):
     program = (
-        "import sys; from pathlib import Path\n"
+        "import os, sys, numpy, torch; from pathlib import Path\n"
         "from store.loader import *; from store.reader import Store\n"
         "loader = ShuffledLoader(Store(Path(sys.argv[1])), LoaderOptions(8, prefetch=50))\n"
         "batches = iter(loader); next(batches)\n"
@@ -285,6 +286,71 @@ def test_going_on_with_another_number_of_ranks_continues_the_global_order(
         mine.load_state_dict(state)
     found = np.concatenate([next(iter(mine)).rows for mine in resumed])
     assert found.tolist() == loader(large_store).read(batches).rows.tolist()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rank": 2, "ranks": 2}, "rank 2 is not one of 2 ranks"),
+        ({"batch_rows": 0}, "batch_rows 0 is below 1"),
+        ({"ranks": 0}, "ranks 0 is below 1"),
+        ({"window_chunks": -3}, "window_chunks -3 is below 1"),
+        ({"scales": {"a.mdi": 2.0}}, r"no hookpoint 'a.mdi'; it has a.mid, b.mid"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(large_store, change, message):
+    with pytest.raises(StoreError, match=message):
+        loader(large_store, **change)
+
+
+def test_two_iterators_over_one_loader_each_count_their_own_batches(large_store):
+    mine = loader(large_store)
+    first, second = iter(mine), iter(mine)
+    next(first)
+    next(first)
+    assert next(second).rows.tolist() == mine.read(2).rows.tolist()
+    assert next(first).rows.tolist() == mine.read(2).rows.tolist()
+    assert mine.state_dict()["batches_taken"] == 3
+
+
+def test_looking_at_another_batch_leaves_the_windows_of_an_iteration_open(
+    build_store, make_schema, tmp_path, monkeypatch
+):
+    store = build_store(tmp_path / "store.zarr", [[(16,) * 24]], make_schema(codec="lossless"))
+    decoded = Counter()
+
+    def counted(path, *arguments):
+        decoded[path] += 1
+        return decode_chunk(path, *arguments)
+
+    monkeypatch.setattr("store.arena.decode_chunk", counted)
+    mine = loader(store, window_chunks=6, batch_rows=8, prefetch=1, validation_fraction=0.0)
+    batches = iter(mine)
+    next(batches)
+    mine.read(30)
+    for _ in range(5):
+        next(batches)
+    assert max(decoded.values()) == 1
+
+
+def test_an_iteration_that_ends_waits_for_no_chunk_that_is_not_begun(
+    build_store, make_schema, tmp_path, monkeypatch
+):
+    store = build_store(tmp_path / "store.zarr", [[(16,) * 60]], make_schema(codec="lossless"))
+    decoded = []
+
+    def slow(path, *arguments):
+        decoded.append(path)
+        time.sleep(0.02)
+        raise StoreError(f"{path}: damaged")
+
+    monkeypatch.setattr("store.arena.decode_chunk", slow)
+    with pytest.raises(StoreError, match="damaged"):
+        take(store, 1)
+    mine = len(decoded)
+    assert mine < 20
+    monkeypatch.undo()
+    assert take(store, 1)[0].rows.shape == (24,)
 
 
 def test_ranks_that_cannot_share_a_batch_equally_are_refused(large_store):

@@ -262,9 +262,18 @@ def test_a_part_without_attributes_and_log_cannot_be_repaired(path, part, tree):
     assert tree(path) == before
 
 
-def test_a_part_that_is_being_written_is_not_repaired(path, make_schema, tree):
+def test_a_part_is_repaired_while_another_is_being_written(path, make_schema):
+    forge(path / "parts/00001", complete=False)
     with PartWriter(path, make_schema(parts=2), 1):
         flip(path / "parts/00000/rows/char_end/c/2")
+        (path / "parts/00001/rows/document/c/9.tmp").write_bytes(b"being written")
+        assert len(repair(path)) == 1
+        assert (path / "parts/00001/rows/document/c/9.tmp").exists()
+
+
+def test_a_part_that_is_being_written_is_not_repaired(path, make_schema, tree):
+    with PartWriter(path, make_schema(parts=2), 1):
+        flip(path / "parts/00001/rows/char_end/c/2")
         before = tree(path)
         with pytest.raises(StoreError, match=rf"process {os.getpid()} on .* is writing here"):
             repair(path)
@@ -275,10 +284,11 @@ def test_a_part_that_is_being_written_is_not_repaired(path, make_schema, tree):
     "damaged", ["rows/char_end/c/2", "zarr.json", "commits/c/0", "rows/document/zarr.json"]
 )
 def test_a_repair_that_is_killed_can_be_done_again(damaged, write, path, part, tree, memory_folder):
-    """At every eighth file operation; the second repair ends as an undisturbed one."""
+    """At every eighth file operation."""
     flip(part / damaged, 60)
     wanted = shutil.copytree(path, path.with_name("wanted.zarr"))
     repair(wanted)
+    end = tree(write(shutil.copytree(wanted, path.with_name("end.zarr"))))
     for step in range(0, 1000, 8):
         again = Path(tempfile.mkdtemp(dir=memory_folder)) / "store.zarr"
         shutil.copytree(path, again)
@@ -292,7 +302,8 @@ def test_a_repair_that_is_killed_can_be_done_again(damaged, write, path, part, t
                 pass
         repair(again)
         assert verify(again).problems == []
-        assert tree(again) == tree(wanted), step
+        assert rows_of_parts(again) == rows_of_parts(wanted)
+        assert tree(write(again)) == end, step
         shutil.rmtree(again.parent)
 
 
@@ -317,3 +328,18 @@ def test_any_damage_is_repaired_and_the_rest_is_kept(write, memory_folder, undis
     assert (result.problems, result.complete, result.rows) == ([], True, 110)
     assert logs or tree(path) == undisturbed["none"]
     shutil.rmtree(path.parent)
+
+
+@pytest.mark.parametrize("chunk_rows", [16, 8])
+def test_a_part_of_another_store_is_neither_adopted_nor_cut(
+    build_store, make_schema, tmp_path, tree, chunk_rows
+):
+    mine = build_store(tmp_path / "mine.zarr")
+    schema = make_schema(chunk_rows=chunk_rows, fingerprints={"a": "another", "b": "model"})
+    other = build_store(tmp_path / "other.zarr", schema=schema)
+    shutil.rmtree(mine.path / "parts/00000")
+    shutil.copytree(other.path / "parts/00000", mine.path / "parts/00000")
+    before = tree(mine.path)
+    with pytest.raises(StoreError, match="written for a store with another schema"):
+        repair(mine.path)
+    assert tree(mine.path) == before

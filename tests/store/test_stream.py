@@ -96,10 +96,20 @@ def test_stores_of_other_hookpoints_are_refused(stores, build_store, make_schema
         mixture([stores[0], other])
 
 
-@pytest.mark.parametrize("weights", [[0, 1, 1], [1, -1, 1]])
-def test_a_store_without_weight_is_refused(stores, weights):
-    with pytest.raises(StoreError, match="must be above zero"):
-        mixture(stores, weights)
+@pytest.mark.parametrize("weight", [0, -1, float("nan"), float("inf")])
+def test_a_store_without_weight_is_refused(stores, weight):
+    with pytest.raises(StoreError, match="must be finite and above zero"):
+        mixture(stores, [1, weight, 1])
+
+
+def test_weights_may_be_any_numbers(stores):
+    rows = mixture(stores, np.array([2, 1, 1], np.float32)).read(0).rows
+    assert rows.tolist() == mixture(stores, [0.5, 0.25, 0.25]).read(0).rows.tolist()
+
+
+def test_no_store_at_all_is_refused():
+    with pytest.raises(StoreError, match="at least one store"):
+        mixture([])
 
 
 def test_a_weight_for_every_store_is_asked_for(stores):

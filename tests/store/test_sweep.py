@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import StoreError
+from store.selection import RowSelection
 from store.sweep import read_range, sweep
 
 
@@ -41,6 +42,17 @@ def test_a_limit_takes_an_even_share_of_every_chunk(large_store, limit, batch_ro
     taken = np.bincount(chunk_of[rows], minlength=large_store.chunks)
     there = np.bincount(chunk_of[split], minlength=large_store.chunks)
     assert np.all(abs(taken - share * there) <= 1)
+
+
+def test_the_share_of_a_limit_does_not_overflow_in_an_enormous_store(large_store, monkeypatch):
+    sizes = np.full(large_store.chunks, 1 << 33)
+    monkeypatch.setattr(RowSelection, "_count", lambda self: sizes)
+    assert [
+        len(batch.rows) for batch in sweep(large_store, 1000)
+    ] == large_store.chunk_sizes.tolist()
+    assert (
+        sum(len(batch.rows) for batch in sweep(large_store, 9, limit=1 << 34)) == large_store.rows
+    )
 
 
 @pytest.mark.parametrize("name", ["a.mid", "b.mid"])

@@ -191,6 +191,8 @@ def test_a_column_beyond_32_bits_is_refused(make_schema, make_block, tmp_path):
         {"labels": []},
         {"document": np.array([0, 0, 1], np.int32)},
         {"document": np.array([0, -1, 0], np.int32)},
+        {"char_start": np.array([0, -1, 0], np.int32)},
+        {"char_start": np.array([0, 999, 0], np.int32)},
     ],
 )
 def test_a_block_that_does_not_fit_together_cannot_be_made(wrong, make_block):
