@@ -86,7 +86,8 @@ def analyze(
 
 def check_origin(store: Store, description: dict[str, Any], folder: Path) -> None:
     """Raises DictionaryError if the dictionary was trained on activations of other models."""
-    begun = description.get("store", {}).get("fingerprints", {})
+    origin = description.get("store") or description.get("live") or {}
+    begun = origin.get("fingerprints", {})
     for key, now in store.schema.fingerprints.items():
         if key.startswith("models.") and begun.get(key, now) != now:
             raise DictionaryError(

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from pydantic import Field
 
-from pipeline.config import Section
 from pipeline.errors import ConfigError
+from pipeline.specs import Section
 
 
 class AnalyzeConfig(Section):

@@ -79,6 +79,7 @@ def _block(store: Store, ends: np.ndarray, first: int, last: int) -> Block:
     return Block(
         texts=[store.documents.text(n) for n in range(first, last)],
         labels=[names[labels[n]] for n in range(first, last)],
+        sources=[store.documents.source_names[n] for n in store.documents.sources[first:last]],
         activations={n: v.clone() for n, v in read_range(store, start, stop).activations.items()},
         document=(store.column_range("document", start, stop) - first).astype(np.int32),
         char_start=store.column_range("char_start", start, stop),

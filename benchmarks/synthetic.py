@@ -63,6 +63,7 @@ def _block(
     return Block(
         texts=[f"{name}.{n} ".ljust(length, "x") for n, length in enumerate(lengths)],
         labels=[""] * len(lengths),
+        sources=["corpus"] * len(lengths),
         activations={
             h.name: values.index_select(0, index)
             for h, values in zip(schema.hookpoints, noise, strict=True)

@@ -30,6 +30,7 @@ class Background(Generic[T]):
     """Calls `work` on each item in order, in one thread, at most `depth` items behind.
 
     After a first error no further item is worked on; `put`, or leaving the context, raises it.
+    Every item that was put is worked on before the context is left, whatever ends it.
     """
 
     def __init__(self, work: Callable[[T], None], depth: int = 2) -> None:
@@ -64,5 +65,5 @@ class Background(Generic[T]):
     ) -> None:
         self._queue.put(None)
         self._thread.join()
-        if error is None and self._error is not None:
+        if self._error is not None and self._error is not error:
             raise self._error

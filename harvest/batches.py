@@ -5,6 +5,8 @@ Longest first: a pass that does not fit into memory fails at the start of a bloc
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Int64
 
@@ -24,3 +26,12 @@ def pack(
         batches.append(order[start : start + size])
         start += size
     return batches
+
+
+def padding(lengths: Sequence[Int64[np.ndarray, " windows"]], batch_tokens: int) -> float:
+    """Share of the positions of all forward passes that hold no token; `lengths` per model."""
+    used = positions = 0
+    for one in lengths:
+        used += int(one.sum())
+        positions += sum(len(batch) * int(one[batch[0]]) for batch in pack(one, batch_tokens))
+    return 1 - used / max(1, positions)

@@ -1,4 +1,4 @@
-"""`harvest run`."""
+"""`harvest run`, and what helps to prepare and to watch it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harvest.align_cli import align
 from harvest.config import HarvestConfig
+from harvest.modules_cli import modules_
+from harvest.plan_cli import plan, print_plan
+from harvest.status_cli import status
+from harvest.wording import left_out, paired
 from pipeline.command import (
     ConfigOption,
     JsonOption,
@@ -19,19 +24,21 @@ from pipeline.command import (
     read_config,
     run,
 )
-from pipeline.config import CorpusSpec, ModelSpec, describe
+from pipeline.config import describe
+from pipeline.specs import CorpusSpec, ModelSpec
 from store.config import StoreConfig
 
 if TYPE_CHECKING:
-    from harvest.estimate import Estimate
     from harvest.run import HarvestSummary
+    from harvest.settings import Settings
+    from harvest.tasks import Task
 
 app = make_app("Reads a corpus with every model and writes aligned activations to a store.")
 
 DryRun = Annotated[
     bool,
     typer.Option(
-        "--dry-run", help="Say what it would write and take; write nothing (default: off)."
+        "--dry-run", help="The same as `harvest plan`: say what it would do (default: off)."
     ),
 ]
 Check = Annotated[
@@ -40,12 +47,22 @@ Check = Annotated[
         "--check", help="Only validate the configuration and look for its files (default: off)."
     ),
 ]
-
-
-@app.callback()
-def _commands() -> None:
-    """Keeps `run` a subcommand although it is the only one."""
-
+TaskOption = Annotated[
+    int | None,
+    typer.Option(
+        "--task",
+        help="Which of several tasks this is, from 0 (default: the index in a Slurm job array, "
+        "or 0). Each owns the documents that a hash gives it and writes its own part.",
+    ),
+]
+OfOption = Annotated[
+    int | None,
+    typer.Option(
+        "--of",
+        help="How many tasks the store has; all must be told the same (default: the size of the "
+        "Slurm job array, or 1).",
+    ),
+]
 
 KEYS = "\n\n".join(
     [
@@ -61,72 +78,68 @@ KEYS = "\n\n".join(
 def run_(
     config: ConfigOption = None,
     set_: SetOption = None,
+    task: TaskOption = None,
+    of: OfOption = None,
     dry_run: DryRun = False,
     check: Check = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Harvests, or continues a harvest that was interrupted."""
+    """Harvests, or continues a harvest that was interrupted.
+
+    Ctrl-C and SIGTERM commit what is done and end with code 130 or 143; the same command goes on.
+    """
     from harvest.settings import Settings
+    from harvest.tasks import Task
 
     settings = Settings.read(read_config(config, set_))
+    share = Task.read(task, of)
     settings.check_files()
     if check:
         return
+    if dry_run:
+        print_plan(settings, as_json)
+        return
+    summary = _harvest(settings, share)
+    print(json.dumps(asdict(summary), indent=2) if as_json else _done(summary, config, set_))
+
+
+app.command("plan", epilog=KEYS)(plan)
+app.command("status")(status)
+app.command("align")(align)
+app.command("modules")(modules_)
+
+
+def _harvest(settings: Settings, task: Task) -> HarvestSummary:
+    """Harvests; a signal that ended it becomes the exit code that says so."""
     from transformers.utils import logging
 
-    logging.disable_progress_bar()
-    if dry_run:
-        from harvest.estimate import estimate
-
-        expected = estimate(settings)
-        print(json.dumps(asdict(expected), indent=2) if as_json else _expected(expected))
-        return
     from harvest.run import harvest
+    from harvest.stopping import Stopped
 
-    summary = harvest(settings)
-    print(json.dumps(asdict(summary), indent=2) if as_json else _done(summary, config, set_))
+    logging.disable_progress_bar()
+    try:
+        return harvest(settings, task)
+    except Stopped as stopped:
+        raise SystemExit(stopped.exit_code) from None
 
 
 def _done(summary: HarvestSummary, config: Path | None, overrides: list[str] | None) -> str:
     speed = summary.rows_per_second
     state = "was already complete" if speed is None else f"{speed:,.0f} rows/s"
-    return "\n".join(
-        [
-            f"{summary.store}: {summary.rows:,} rows of {summary.documents:,} documents, "
-            f"{summary.bytes / 1e6:,.1f} MB; {state}",
-            _paired(summary.paired_fraction),
-            f"next: {next_command('train run', config, overrides)}",
-        ]
-    )
-
-
-def _expected(estimate: Estimate) -> str:
-    speed = estimate.rows_per_second
-    size = "size not known ahead (the corpus does not say how many documents it has)"
-    if estimate.rows is not None and estimate.bytes is not None:
-        seconds = "unknown time" if estimate.seconds is None else _duration(estimate.seconds)
-        size = (
-            f"about {estimate.rows:,} rows of {estimate.documents:,} documents, "
-            f"{estimate.bytes / 1e6:,.1f} MB, {seconds}"
-        )
-    return "\n".join(
-        [
-            f"{estimate.store}: {size}"
-            + ("" if speed is None else f" at {speed:,.0f} rows/s on this machine"),
-            f"free disk space there: {estimate.free_bytes / 1e6:,.1f} MB",
-            _paired(estimate.paired_fraction),
-        ]
-    )
-
-
-def _paired(fractions: dict[str, float]) -> str:
-    return "tokens paired: " + ", ".join(f"{name} {share:.1%}" for name, share in fractions.items())
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}"
+    lines = [
+        f"{summary.store}: {summary.rows:,} rows of {summary.documents:,} documents, "
+        f"{summary.bytes / 1e6:,.1f} MB; {state}",
+        paired(summary.paired_fraction),
+    ]
+    if summary.left_out:
+        lines.append(left_out(summary.left_out))
+    if summary.missing:
+        tasks = ", ".join(map(str, summary.missing))
+        lines.append(f"not complete: tasks {tasks}")
+        lines.append(f"next: {next_command(f'harvest status {summary.store}', None, None)}")
+    else:
+        lines.append(f"next: {next_command('train run', config, overrides)}")
+    return "\n".join(lines)
 
 
 def main() -> None:

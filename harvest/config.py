@@ -2,14 +2,47 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
-from pipeline.config import Section
+from pipeline.specs import Section
 
 
 class HarvestConfig(Section):
-    """How the corpus is cut into forward passes and into blocks."""
+    """Which positions become rows, and how the corpus is cut into forward passes and blocks."""
 
+    rows: int | None = Field(
+        None, ge=1, description="stop at exactly this many rows (null: read the whole corpus)"
+    )
+    pair: Literal["last", "mean"] = Field(
+        "last",
+        description="what a row holds of each model: its activation at the last token of the "
+        "stretch of text that the row stands for, or the mean over the stretch's tokens",
+    )
+    template_tokens: Literal["keep", "drop"] = Field(
+        "keep",
+        description="in chats, whether the template's own tokens become rows, paired by their "
+        "place in it (turn start, role, header end, turn end)",
+    )
+    skip_first: int = Field(
+        0,
+        ge=0,
+        description="leave out the first positions of a forward pass, special tokens included: "
+        "many models put enormous activations there",
+    )
+    skip_special: bool = Field(
+        False,
+        description="leave out special tokens that stand in the text itself; those that the "
+        "tokenizer puts around a text never become rows",
+    )
+    outlier_norm: float | None = Field(
+        None,
+        gt=1,
+        allow_inf_nan=False,
+        description="leave out rows with a norm above this many times the median of their block, "
+        "at any hookpoint (null: none; the DFC paper: 2)",
+    )
     max_tokens: int = Field(
         1024,
         ge=1,

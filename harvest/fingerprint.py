@@ -9,21 +9,31 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from harvest.corpus.files import local_files
+from harvest.corpus.reader import corpus_sources
+from harvest.corpus.source import Source
+from harvest.models.local import local_folder
 from harvest.reason import first_line, read_errors
-from harvest.sources import local_folder
-from pipeline.config import CorpusSpec, ModelSpec
 from pipeline.errors import CorpusError, ModelError
+from pipeline.specs import CorpusSpec, ModelSpec
 
 MODEL_FILES = (
-    *("*.json", "vocab.txt", "merges.txt", "*.model"),  # configuration and tokenizer
+    # configuration, tokenizer and its chat template
+    *("*.json", "vocab.txt", "merges.txt", "*.model", "*.jinja"),
     *("*.safetensors", "*.bin", "*.py"),
 )
 
 
 def fingerprints(models: dict[str, ModelSpec], corpus: CorpusSpec) -> dict[str, str]:
-    """One fingerprint per model, as models.<name>, and one of the corpus."""
+    """One fingerprint per model, as models.<name>, and of the corpus: as corpus if it is a plain
+    one, else one per source, as corpus.<name>.
+
+    Raises ModelError or CorpusError for what cannot be read.
+    """
     found = {f"models.{name}": _model(name, spec) for name, spec in models.items()}
-    return {**found, "corpus": _corpus(corpus)}
+    for source in corpus_sources(corpus):
+        found[f"corpus.{source.name}" if corpus.sources else "corpus"] = _source(source)
+    return found
 
 
 def hash_files(files: list[Path], root: Path) -> str:
@@ -41,9 +51,19 @@ def _blake2b() -> hashlib.blake2b:
 
 
 def _model(name: str, spec: ModelSpec) -> str:
+    """Of the weights and tokenizer, and of the adapter and the chat template if there are any."""
+    parts = [_weights(name, spec)]
+    if spec.adapter is not None:
+        parts.append(f"adapter {_adapter(name, spec.adapter)}")
+    if spec.chat_template is not None and spec.chat_template.endswith(".jinja"):
+        parts.append(f"chat template {_template(name, spec.chat_template)}")
+    return ", ".join(parts)
+
+
+def _weights(name: str, spec: ModelSpec) -> str:
     folder = local_folder(name, spec)
     if folder is not None:
-        return hash_files([file for glob in MODEL_FILES for file in folder.glob(glob)], folder)
+        return _hash_model(folder)
     from transformers import AutoConfig
 
     try:
@@ -58,18 +78,51 @@ def _model(name: str, spec: ModelSpec) -> str:
     return f"hub:{config._commit_hash}"
 
 
-def _corpus(spec: CorpusSpec) -> str:
-    path = Path(spec.path)
-    if path.is_file():
-        return hash_files([path], path.parent)
-    if path.is_dir():
-        return hash_files([file for file in path.rglob("*") if file.is_file()], path)
+def _adapter(name: str, adapter: str) -> str:
+    folder = Path(adapter).expanduser()
+    if folder.is_dir():
+        return _hash_model(folder)
     from huggingface_hub import HfApi
 
     try:
-        return f"hub:{HfApi().dataset_info(spec.path, revision=spec.revision).sha}"
+        return f"hub:{HfApi().model_info(adapter).sha}"
+    except read_errors() as error:
+        raise ModelError(
+            f"models.{name}.adapter: {adapter}: neither a local folder nor an adapter that can be "
+            f"reached on the hub ({first_line(error)})"
+        ) from error
+
+
+def _template(name: str, template: str) -> str:
+    file = Path(template).expanduser()
+    try:
+        return hash_files([file], file.parent)
+    except OSError as error:
+        raise ModelError(
+            f"models.{name}.chat_template: {template}: cannot be read ({error.strerror})"
+        ) from None
+
+
+def _hash_model(folder: Path) -> str:
+    return hash_files([file for glob in MODEL_FILES for file in folder.glob(glob)], folder)
+
+
+def _source(source: Source) -> str:
+    spec = source.spec
+    if spec.path == "-":
+        return "stdin"
+    local = local_files(spec, source.key)
+    if local is not None:
+        return hash_files(list(local.files), local.root)
+    folder = Path(str(spec.path)).expanduser()
+    if folder.is_dir():
+        return hash_files([file for file in folder.rglob("*") if file.is_file()], folder)
+    from huggingface_hub import HfApi
+
+    try:
+        return f"hub:{HfApi().dataset_info(str(spec.path), revision=spec.revision).sha}"
     except read_errors() as error:
         raise CorpusError(
-            f"corpus.path: {spec.path}: neither a local file nor a dataset that can be reached "
-            f"on the hub ({first_line(error)})"
+            f"{source.key}.path: {spec.path}: neither a local file nor a dataset that can be "
+            f"reached on the hub ({first_line(error)})"
         ) from error

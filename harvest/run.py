@@ -7,207 +7,208 @@ machine. Memory: a few blocks of activations (see harvest.block_characters).
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from rich.markup import escape
+from rich.progress import Progress, TaskID
 
-from harvest.background import Background, ahead
-from harvest.blocks import cut_blocks
-from harvest.corpus import Document, count_documents, read_documents
+from harvest.background import Background
+from harvest.corpus.blocks import DocumentBlock, read_blocks
+from harvest.corpus.reader import count_documents
+from harvest.estimate import (
+    SAMPLE_CHARACTERS,
+    no_documents,
+    read_sample,
+    refuse_without_room,
+)
 from harvest.fingerprint import fingerprints
-from harvest.forward import row_activations
-from harvest.models import HookedModel
-from harvest.plan import BlockPlan, plan_block
+from harvest.models.hooked import HookedModel
+from harvest.plan import Planner
+from harvest.produce import RunBlock, produce, refuse_non_finite
+from harvest.progress import ProgressFile, read_progress
 from harvest.settings import Settings
-from harvest.tokens import TextTokenizer
-from pipeline.command import console, progress_bar
-from pipeline.errors import ConfigError, CorpusError, ModelError, StoreError
-from store.block import Block
+from harvest.setup import already_complete, load_models, make_planner, make_schema
+from harvest.stopping import Stopped, StopSignal, stop_signal
+from harvest.tasks import WHOLE, Task
+from pipeline.command import progress_bar
+from pipeline.errors import StoreError
 from store.files import make_folder
-from store.layout import default_chunk_rows, default_column_chunks
 from store.reader import Store
-from store.root import refuse_other_schema
-from store.schema import Hookpoint, StoreSchema
-from store.writer import PartWriter
+from store.writer import NonFinite, PartWriter
 
 
 @dataclass(frozen=True)
 class HarvestSummary:
-    """What the store holds now, and how fast this run was (None if it had nothing to do)."""
+    """What the store holds now, and how fast this run was (None if it had nothing to do).
+
+    missing: tasks whose parts are not complete.
+    """
 
     store: str
     rows: int
     documents: int
     bytes: int
     paired_fraction: dict[str, float]
+    left_out: dict[str, int]
+    missing: list[int]
     rows_per_second: float | None
 
 
-def harvest(settings: Settings) -> HarvestSummary:
-    """Begins, continues or finds complete the store at `settings.path`."""
+def harvest(settings: Settings, task: Task = WHOLE) -> HarvestSummary:
+    """Begins, continues or finds complete this task's part of the store at `settings.path`.
+
+    Raises Stopped, with everything done committed, if SIGTERM or SIGINT comes meanwhile.
+    """
     _make_parent(settings.path)
     prints = fingerprints(settings.models, settings.corpus)
-    if not _already_complete(settings, prints):
-        # Before minutes are spent on loading weights.
-        if next(read_documents(settings.corpus), None) is None:
-            raise CorpusError(f"corpus.path: {settings.corpus.path} holds no documents")
-        models = load_models(settings)
-        schema = make_schema(settings, models, prints)
-        with PartWriter(settings.path, schema, commit_rows=schema.chunk_rows) as writer:
-            before, start = writer.rows, time.perf_counter()
-            _write_blocks(settings, models, writer)
-            rate = (writer.rows - before) / (time.perf_counter() - start)
-        return summarize(settings.path, rate)
-    return summarize(settings.path, None)
+    if already_complete(settings, prints, task):
+        return summarize(settings.path, None)
+    # Before minutes are spent on loading weights; what comes through a pipe can be read only once.
+    sample = None if settings.corpus.piped else read_sample(settings.corpus, SAMPLE_CHARACTERS)
+    models = load_models(settings)
+    planner = make_planner(settings, models)
+    if sample is not None:
+        refuse_without_room(settings, models, planner, sample)
+    schema = make_schema(settings, models, prints, task.of)
+    with PartWriter(settings.path, schema, task.index, commit_rows=schema.chunk_rows) as writer:
+        rate = write_part(settings, task, models, planner, writer)
+    return summarize(settings.path, rate)
 
 
-def load_models(settings: Settings) -> list[HookedModel]:
-    """The models in the order of the configuration."""
-    models = []
-    for name, spec in settings.models.items():
-        with console.status(escape(f"loading model {name} from {spec.path}")):
-            models.append(HookedModel(name, spec))
-    return models
-
-
-def make_schema(
-    settings: Settings, models: list[HookedModel], prints: dict[str, str]
-) -> StoreSchema:
-    """What a store of these settings is made from; a resumed harvest must have an equal one."""
-    hookpoints = tuple(Hookpoint(m.hookpoint_name, m.name, m.width) for m in models)
-    chunk_rows = _chunk_rows(settings, hookpoints)
-    return StoreSchema(
-        hookpoints,
-        chunk_rows,
-        prints,
-        settings.recorded(),
-        codec=settings.store.codec,
-        vocabulary={model.name: model.vocabulary for model in models},
-        column_chunks=default_column_chunks(chunk_rows),
-    )
-
-
-def _chunk_rows(settings: Settings, hookpoints: tuple[Hookpoint, ...]) -> int:
-    return settings.store.chunk_rows or default_chunk_rows(hookpoints)
-
-
-def make_planner(
-    settings: Settings, models: list[HookedModel]
-) -> Callable[[list[Document]], BlockPlan]:
-    """Plans blocks for these models' tokenizers and contexts. Raises ModelError, ConfigError."""
-    tokenizers = [TextTokenizer(model.tokenizer, model.name) for model in models]
-    most = settings.harvest.max_tokens
-    limits = [min(most, model.context or most) for model in models]
-    for model, tokenizer, limit in zip(models, tokenizers, limits, strict=True):
-        if limit <= len(tokenizer.prefix):
-            raise ConfigError(
-                f"harvest.max_tokens: {limit} leaves model {model.name} no room for text beside "
-                f"its {len(tokenizer.prefix)} special tokens; raise it"
-            )
-    return partial(plan_block, tokenizers=tokenizers, max_tokens=limits)
-
-
-def run_block(models: list[HookedModel], plan: BlockPlan, batch_tokens: int) -> Block:
-    """Runs every model over a block."""
-    return Block(
-        texts=[document.text for document in plan.documents],
-        labels=[document.label for document in plan.documents],
-        activations={
-            model.hookpoint_name: row_activations(model, share, batch_tokens)
-            for model, share in zip(models, plan.models, strict=True)
-        },
-        document=plan.document,
-        char_start=plan.char_start,
-        char_end=plan.char_end,
-        tokens={
-            model.name: share.ids[share.row_token]
-            for model, share in zip(models, plan.models, strict=True)
-        },
-        tokens_read={m.name: len(share.ids) for m, share in zip(models, plan.models, strict=True)},
-        tokens_paired={model.name: plan.rows for model in models},
-    )
+def write_part(
+    settings: Settings,
+    task: Task,
+    models: list[HookedModel],
+    planner: Planner,
+    writer: PartWriter,
+) -> float | None:
+    """Writes what the part still lacks, and finishes it; rows per second. Raises Stopped."""
+    return _Run(settings, task, models, planner, writer).write()
 
 
 def summarize(path: Path, rate: float | None) -> HarvestSummary:
     """Reads the summary from the store itself."""
     store = Store(path)
+    incomplete = [int(part.folder.name) for part in store.parts if not part.state.complete]
     return HarvestSummary(
         store=str(path),
         rows=store.rows,
         documents=len(store.documents),
         bytes=sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
         paired_fraction={name: store.paired_fraction(name) for name in store.schema.models},
+        left_out=store.excluded,
+        missing=sorted([*store.missing_parts, *incomplete]),
         rows_per_second=rate,
     )
 
 
-def _write_blocks(settings: Settings, models: list[HookedModel], writer: PartWriter) -> None:
-    """Appends every block behind the writer's cursor, which counts documents."""
-    done = writer.cursor
-    total = count_documents(settings.corpus)
-    rows = writer.rows
-    blocks = cut_blocks(
-        read_documents(settings.corpus, done),
-        settings.harvest.block_documents,
-        settings.harvest.block_characters,
-    )
-    with progress_bar("rows") as bar, Background(partial(_append, writer)) as background:
-        task = bar.add_task("harvest", total=None, completed=rows, note="")
-        for plan in ahead(map(make_planner(settings, models), blocks)):
-            block = run_block(models, plan, settings.harvest.batch_tokens)
-            background.put((done, block))
-            done += len(plan.documents)
-            rows += plan.rows
-            expected = None if total is None else round(rows * total / done)
-            note = f"document {done:,}" + (f" of {total:,}" if total else "")
-            # Not through update(): a changed total would make it forget the speed so far.
-            bar.tasks[0].total = expected
-            bar.update(task, completed=rows, note=note)
-        bar.tasks[0].total = rows
-    writer.finish()
+class _Run:
+    """Appends every block of a task behind the writer's cursor, which counts corpus documents."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        task: Task,
+        models: list[HookedModel],
+        planner: Planner,
+        writer: PartWriter,
+    ) -> None:
+        self._settings = settings
+        self._task = task
+        self._models = models
+        self._planner = planner
+        self._writer = writer
+        self._progress = ProgressFile(settings.path, task, writer.rows)
+        self._most_rows = task.share(settings.harvest.rows)
+        self._total = count_documents(settings.corpus)
+        self._state: dict[str, Any] | None = None
+
+    def write(self) -> float | None:
+        """Reads and writes to the end of the corpus or of the rows wanted; rows per second."""
+        try:
+            with stop_signal() as stop, progress_bar("rows") as bar, Background(self._append) as to:
+                self._show = partial(_show, bar, bar.add_task("harvest", total=None, note=""))
+                for run in self._runs(stop):
+                    to.put(run)
+        except Stopped:
+            self._writer.pause()
+            self._progress.stopped(self._writer.cursor, self._state)
+            raise
+        if self._writer.cursor == self._writer.rows_appended == 0 and self._task.of == 1:
+            raise no_documents(self._settings.corpus)
+        self._writer.finish()
+        self._progress.finished(self._writer.rows)
+        return self._progress.rows_per_second
+
+    def _runs(self, stop: StopSignal) -> Iterator[RunBlock]:
+        """Every block behind the writer's cursor, until there are rows enough."""
+        blocks = self._document_blocks()
+        config = self._settings.harvest
+        planned = self._writer.rows
+        for run in produce(self._models, self._planner, blocks, config, stop.raise_if_set):
+            yield run
+            planned += run.plan.rows if config.outlier_norm is None else 0
+            rows = max(planned, self._writer.rows_appended)
+            if self._most_rows is not None and rows >= self._most_rows:
+                return
+
+    def _document_blocks(self) -> Iterator[DocumentBlock]:
+        writer, config = self._writer, self._settings.harvest
+        if self._most_rows is not None and writer.rows >= self._most_rows:
+            return iter(())
+        said = read_progress(self._settings.path, self._task.index)
+        known = said is not None and said.cursor == writer.cursor
+        return read_blocks(
+            self._settings.corpus,
+            cursor=writer.cursor,
+            state=said.state if said is not None and known else None,
+            task=self._task.index,
+            of=self._task.of,
+            seen=writer.document_hashes() if self._settings.corpus.deduplicate else (),
+            max_documents=config.block_documents,
+            max_characters=config.block_characters,
+        )
+
+    def _append(self, run: RunBlock) -> None:
+        """In the writing thread."""
+        writer = self._writer
+        room = None if self._most_rows is None else self._most_rows - writer.rows_appended
+        if room == 0:
+            return
+        block = run.block(room)
+        committed = writer.cursor
+        try:
+            writer.append(block, run.documents.end)
+        except NonFinite:
+            refuse_non_finite(block, run)
+            raise
+        self._state = run.documents.state
+        if writer.cursor != committed:
+            self._progress.committed(writer.cursor, self._state)
+        expected = self._expected(run.documents.end)
+        self._progress.update(writer.rows_appended, expected, run.documents.end)
+        self._show(writer.rows_appended, expected, _note(run.documents.end, self._total))
+
+    def _expected(self, done: int) -> int | None:
+        """Rows of this task when it is finished, from those of the documents read so far."""
+        found = None
+        if self._total is not None:
+            found = round(self._writer.rows_appended * self._total / done)
+        limits = [rows for rows in (found, self._most_rows) if rows is not None]
+        return min(limits, default=None)
 
 
-def _append(writer: PartWriter, item: tuple[int, Block]) -> None:
-    first_document, block = item
-    _refuse_non_finite(block, first_document)
-    writer.append(block, first_document + len(block.texts))
+def _note(done: int, total: int | None) -> str:
+    return f"document {done:,}" + (f" of {total:,}" if total else "")
 
 
-def _refuse_non_finite(block: Block, first_document: int) -> None:
-    for hookpoint, rows in block.activations.items():
-        if not rows.isfinite().all():
-            bad = int((~rows.isfinite().all(1)).nonzero()[0])
-            raise ModelError(
-                f"{hookpoint}: activation is not finite in document "
-                f"{first_document + int(block.document[bad])} at character "
-                f"{int(block.char_end[bad])}; give the model dtype bfloat16 or float32"
-            )
-
-
-def _already_complete(settings: Settings, prints: dict[str, str]) -> bool:
-    """Whether the store is there and complete, found out without loading a model.
-
-    Raises StoreError if it was begun with other settings.
-    """
-    if not (settings.path / "zarr.json").exists():
-        return False
-    store = Store(settings.path)
-    wanted = replace(
-        store.schema,
-        chunk_rows=_chunk_rows(settings, store.schema.hookpoints),
-        codec=settings.store.codec,
-        fingerprints=prints,
-        config=settings.recorded(),
-    )
-    refuse_other_schema(settings.path, wanted)
-    if store.complete:  # found out without writing: the folder may be read-only
-        return True
-    with PartWriter(settings.path, wanted) as writer:
-        return writer.complete
+def _show(bar: Progress, task: TaskID, rows: int, expected: int | None, note: str) -> None:
+    # Not through update(): a changed total would make it forget the speed so far.
+    bar.tasks[0].total = expected
+    bar.update(task, completed=rows, note=note)
 
 
 def _make_parent(store: Path) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from harvest.config import HarvestConfig
-from harvest.corpus import check_corpus
-from harvest.sources import local_folder
-from pipeline.config import Config, CorpusSpec, ModelSpec
+from harvest.corpus.reader import check_corpus
+from harvest.models.local import local_folder
+from pipeline.config import Config
+from pipeline.specs import CorpusSpec, ModelSpec, SourceSpec
 from store.config import StoreConfig
 
 
@@ -45,14 +46,27 @@ class Settings:
 
         Local folders and files may be moved as well: their fingerprints stand for them.
         """
-        local_corpus = Path(self.corpus.path).exists()
+        corpus = self.corpus.model_dump(exclude=_moveable(self.corpus), mode="json")
+        for name, source in self.corpus.sources.items():
+            corpus["sources"][name] = source.model_dump(exclude=_moveable(source), mode="json")
         return {
             "models": {
                 name: spec.model_dump(
-                    exclude={"device", "path"} if local_folder(name, spec) else {"device"}
+                    exclude={
+                        "device",
+                        "device_map",
+                        *({"path"} if local_folder(name, spec) else ()),
+                    },
+                    mode="json",
                 )
                 for name, spec in self.models.items()
             },
-            "corpus": self.corpus.model_dump(exclude={"path"} if local_corpus else None),
-            "harvest": self.harvest.model_dump(),
+            "corpus": corpus,
+            "harvest": self.harvest.model_dump(mode="json"),
         }
+
+
+def _moveable(source: SourceSpec) -> set[str]:
+    """What says where a source lies, and not what it is."""
+    local = source.path is not None and Path(source.path).expanduser().exists()
+    return {"path"} if local else set()

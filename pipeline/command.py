@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -54,6 +55,7 @@ JsonOption = Annotated[
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REFUSED = (errno.EACCES, errno.EROFS)
+STOPPED = {128 + signal.SIGINT: "interrupted", 128 + signal.SIGTERM: "stopped by SIGTERM"}
 
 console = Console(stderr=True, highlight=False)
 
@@ -96,9 +98,10 @@ def run(app: typer.Typer) -> NoReturn:
         if debug:
             raise
         _fail(str(error))
-    except SystemExit as stop:  # what Typer makes of Ctrl-C, without a word
-        if stop.code == 130:
-            _fail("interrupted; run the same command again to continue", code=130)
+    except SystemExit as stop:  # what Typer makes of Ctrl-C, and a stage of a signal, wordlessly
+        for code, reason in STOPPED.items():
+            if stop.code == code:
+                _fail(f"{reason}; run the same command again to continue", code)
         raise
     except OSError as error:
         if debug or (error.filename is None and error.errno not in (*NO_ROOM, *REFUSED)):

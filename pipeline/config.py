@@ -11,56 +11,18 @@ import difflib
 import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from rich.markup import escape
 
 from pipeline.errors import ConfigError
+from pipeline.specs import CorpusSpec, Identifier, ModelSpec, Section
 
 DEFAULT_FILE = Path("pipeline.yaml")
 SECTIONS = ("store", "harvest", "train", "analyze")
 SHARED = ("run_dir", "models", "corpus")
-
-ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
-
-
-class Section(BaseModel):
-    """Base of every section: frozen, and a key that it does not know is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ModelSpec(Section):
-    """One language model and the place in it where activations are read."""
-
-    path: str = Field(description="local folder in Hugging Face format, or a name on the hub")
-    hookpoint: str = Field(description="module path of the hookpoint, e.g. model.layers.13")
-    site: Literal["in", "out"] = Field("out", description="read the module's input or its output")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        "bfloat16", description="dtype the model computes in"
-    )
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
-    revision: str | None = Field(None, description="hub revision: a branch, tag or commit")
-    trust_remote_code: bool = Field(False, description="run code that the model repository ships")
-
-
-class CorpusSpec(Section):
-    """The text both models read."""
-
-    path: str = Field(
-        description="a .parquet, .jsonl or .txt file, or the name of a dataset on the hub"
-    )
-    name: str | None = Field(None, description="configuration of a hub dataset")
-    split: str = Field("train", description="split of a hub dataset")
-    revision: str | None = Field(None, description="revision of a hub dataset: a branch or commit")
-    text_column: str = Field("text", description="column that holds the text")
-    label_column: str | None = Field(
-        None, description="column with a label per document (its domain), shown in reports"
-    )
-    limit: int | None = Field(None, gt=0, description="read at most this many documents")
-
 
 SectionT = TypeVar("SectionT", bound=Section)
 
@@ -83,7 +45,7 @@ class Config:
     def models(self) -> dict[str, ModelSpec]:
         """Model name -> specification, in the order of the file."""
         return self._validate(
-            "models", Annotated[dict[ModelName, ModelSpec], Field(min_length=1)], None
+            "models", Annotated[dict[Identifier, ModelSpec], Field(min_length=1)], None
         )
 
     @property
@@ -167,7 +129,7 @@ def describe(kind: type[Section], name: str) -> str:
 def _describe_keys(kind: type[Section], prefix: str) -> list[str]:
     lines = []
     for key, info in kind.model_fields.items():
-        default = info.get_default()
+        default = info.get_default(call_default_factory=True, validated_data={})
         if isinstance(default, Section):
             lines += _describe_keys(type(default), f"{prefix}{key}.")
             continue

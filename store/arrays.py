@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,7 @@ DOCUMENT_COLUMNS: dict[str, np.dtype[Any]] = {
     "row_end": np.dtype(np.int64),
     "text_end": np.dtype(np.int64),
     "label": np.dtype(np.int32),
+    "source": np.dtype(np.int32),
     "hash": np.dtype(np.uint64),
 }
 
@@ -87,12 +89,32 @@ def open_arrays(folder: Path, schema: StoreSchema, state: PartState) -> dict[str
     return arrays
 
 
+def missing_ends(folder: Path, schema: StoreSchema, extent: Extent) -> Iterator[str]:
+    """A line for each array whose last chunk is not there: it is shorter than the part says.
+
+    One look at each, so that numbers which nothing stands behind cost nothing. Not at the log,
+    which readers do without, and which store.commits reads only as far as it is there.
+    """
+    for array in part_arrays(schema):
+        chunks = array.chunks(extent)
+        if array.name != LOG and chunks and not (file := array.file(folder, chunks - 1)).is_file():
+            said = f"{array.length(extent):,} {array.unit.replace('_', ' ')}"
+            yield f"{file}: is missing, but the part is said to have {said}"
+
+
+def refuse_missing_ends(folder: Path, schema: StoreSchema, extent: Extent) -> None:
+    """Raises StoreError, naming the first file, if an array is shorter than the part says."""
+    for line in missing_ends(folder, schema, extent):
+        raise StoreError(f"{line}; {REMEDY}")
+
+
 def check_arrays(folder: Path, schema: StoreSchema, state: PartState) -> None:
     """Compares the arrays' metadata with what it must be. Raises StoreError naming the file.
 
     The length of an unfinished part's arrays may lag behind its last commit, or be ahead of what
     this reader has seen of it.
     """
+    refuse_missing_ends(folder, schema, state.extent)
     for array in part_arrays(schema):
         file = folder / array.name / "zarr.json"
         found = read_json(file)

@@ -47,10 +47,11 @@ def document_faults(view: PartView, tally: Tally) -> Generator[Fault, None, Docu
             values = yield from _rising(view, arrays[name], values, totals[name])
         columns[name] = values
         table = replace(table, row_end=columns["row_end"])
-    labels = columns["label"]
-    if labels is not None:
-        wrong = (labels < 0) | (labels >= view.labels)
-        yield from _wrong(view, arrays["label"], wrong, f"no label of the {view.labels}", table)
+    for name, names in (("label", view.labels), ("source", len(view.schema.sources))):
+        indices = columns[name]
+        if indices is not None:
+            wrong = (indices < 0) | (indices >= names)
+            yield from _wrong(view, arrays[name], wrong, f"no {name} of the {names}", table)
     ends, hashes = columns["text_end"], columns["hash"]
     text = arrays["text"]
     damaged = yield from _text_chunks(view, text, ends, table, tally)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipeline.errors import StoreError
 from store.appender import array_metadata
-from store.arrays import GROUPS, PartArray, length_in, part_arrays
+from store.arrays import GROUPS, PartArray, length_in, missing_ends, part_arrays
 from store.chunks import check_chunk, file_bytes
 from store.commits import LOG, CommitLog, read_log
 from store.extent import Extent
@@ -26,7 +26,8 @@ from store.schema import StoreSchema
 class PartMetadata:
     """A part as its attributes and its log describe it, and what is wrong with them.
 
-    state: None if the attributes cannot be trusted; log: what is good of it.
+    state: None if the attributes cannot be trusted; log: what is good of it; readable: whether its
+    arrays reach as far as it says, so that their chunks can be looked through.
     """
 
     folder: Path
@@ -34,6 +35,7 @@ class PartMetadata:
     state: PartState | None
     log: CommitLog
     faults: tuple[str, ...]
+    readable: bool
 
     @property
     def complete(self) -> bool:
@@ -80,21 +82,40 @@ def read_metadata(folder: Path, schema: StoreSchema, tally: Tally) -> PartMetada
         faults.append(f"{folder / LOG}: commit log {log.damage}")
     for name in GROUPS:
         faults += other_content(folder / name / "zarr.json", group_metadata({}), tally)
-    found = PartMetadata(folder, schema, state, log, ())
+    found = PartMetadata(folder, schema, state, log, (), readable=True)
     view = found.view(None)
     if view is not None:
-        # In this order, so that a writer that is at work meanwhile is no fault.
-        shapes = [(array, _said_length(folder, array)) for array in part_arrays(schema)]
-        extents = [view.extent, *(() if found.complete else read_log(folder).extents())]
-        for array, length in shapes:
-            lengths = [array.length(extent) for extent in extents]
-            wanted = array_metadata(array.layout, length if length in lengths else lengths[0])
-            faults += other_content(folder / array.name / "zarr.json", wanted, tally)
-            if array.name == LOG:
-                faults += _log_chunks(folder, array, view.extent, tally)
-        if found.complete:
-            faults += _leftovers(folder, part_arrays(schema), view.extent)
+        missing = list(missing_ends(folder, schema, view.extent))
+        found = replace(found, readable=not missing)
+        faults += missing
+        faults += _array_faults(found, view.extent, tally)
     return replace(found, faults=tuple(faults))
+
+
+def _array_faults(part: PartMetadata, extent: Extent, tally: Tally) -> Iterator[str]:
+    """What is wrong with the arrays' metadata, the chunks of the log, and leftover files."""
+    folder, arrays = part.folder, part_arrays(part.schema)
+    # In this order, so that a writer that is at work meanwhile is no fault.
+    said = [_said_length(folder, array) for array in arrays]
+    furthest = extent if part.complete else _extent_now(part, extent)
+    for array, length in zip(arrays, said, strict=True):
+        wanted = array.length(extent)
+        if not part.complete and length <= array.length(furthest):  # it may lag behind, too
+            wanted = length
+        metadata = array_metadata(array.layout, wanted)
+        yield from other_content(folder / array.name / "zarr.json", metadata, tally)
+        if array.name == LOG:
+            yield from _log_chunks(folder, array, extent, tally)
+    if part.complete:
+        yield from _leftovers(folder, arrays, extent)
+
+
+def _extent_now(part: PartMetadata, before: Extent) -> Extent:
+    """How far the part reaches by now."""
+    try:
+        return read_part(part.folder, part.schema).extent
+    except StoreError:
+        return before
 
 
 def _said_length(folder: Path, array: PartArray) -> int:
@@ -129,6 +150,7 @@ def _belongs(file: Path, folder: Path, array: PartArray, chunks: int) -> bool:
 
 
 def _log_chunks(folder: Path, log: PartArray, extent: Extent, tally: Tally) -> Iterator[str]:
+    """The damaged chunks of the log, up to the first that is gone."""
     for chunk in range(log.chunks(extent)):
         file = log.file(folder, chunk)
         try:
@@ -136,3 +158,5 @@ def _log_chunks(folder: Path, log: PartArray, extent: Extent, tally: Tally) -> I
             tally.bytes_read += file_bytes(file, log.layout)
         except StoreError as error:
             yield reason(error)
+            if not os.path.lexists(file):
+                return

@@ -30,10 +30,16 @@ REMEDY = "see `store verify`; `store verify --repair` cuts the store before the 
 
 def write_chunk(path: Path, stored: np.ndarray, layout: Layout) -> None:
     """Writes one full chunk of stored rows durably; they are C-contiguous and little-endian."""
-    data = stored.reshape(-1).view(np.uint8)
-    if not layout.mapped:
-        data = np.frombuffer(_blosc(layout.dtype.itemsize).encode(data), np.uint8)
+    data = encode_chunk(stored, layout)
     write_atomic(path, [data.data, google_crc32c.value(data).to_bytes(CRC_BYTES, "little")])
+
+
+def encode_chunk(stored: np.ndarray, layout: Layout) -> np.ndarray:
+    """The bytes of stored rows as their chunk file holds them, uint8, without the checksum."""
+    data = stored.reshape(-1).view(np.uint8)
+    if layout.mapped:
+        return data
+    return np.frombuffer(_blosc(layout.dtype.itemsize).encode(data), np.uint8)
 
 
 def map_chunk(path: Path, layout: Layout) -> np.ndarray:

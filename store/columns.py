@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.errors import StoreError
 from store.block import Block, document_hash, encode_text
-from store.part import PartState
+from store.part import PartState, added
 from store.schema import StoreSchema
 from store.statistics import RowStatistics, merge
 
@@ -19,7 +19,7 @@ def block_columns(block: Block, before: PartState, schema: StoreSchema) -> dict[
     encoded = [encode_text(text) for text in block.texts]
     sizes = np.array([len(text) for text in encoded], np.int64)
     rows = np.bincount(block.document, minlength=len(block.texts)).astype(np.int64)
-    numbers = {label: number for number, label in enumerate(_labels(block, before))}
+    labels = {label: number for number, label in enumerate(_labels(block, before))}
     per_row = {
         "document": block.document.astype(np.int64) + before.documents,
         "char_start": block.char_start,
@@ -31,7 +31,8 @@ def block_columns(block: Block, before: PartState, schema: StoreSchema) -> dict[
         "documents/text": np.frombuffer(b"".join(encoded), np.uint8),
         "documents/text_end": before.text_bytes + sizes.cumsum(),
         "documents/row_end": before.rows + rows.cumsum(),
-        "documents/label": np.array([numbers[label] for label in block.labels], np.int32),
+        "documents/label": np.array([labels[label] for label in block.labels], np.int32),
+        "documents/source": _sources(block, schema),
         "documents/hash": np.array([document_hash(text) for text in encoded], np.uint64),
     }
 
@@ -51,6 +52,8 @@ def state_after(
         text_bytes=before.text_bytes + len(columns["documents/text"]),
         cursor=cursor,
         labels=_labels(block, before),
+        pending=(*before.pending, len(block.document)),
+        excluded=added(before.excluded, block.excluded),
         tokens={
             model: counts.plus(block.tokens_read[model], block.tokens_paired[model])
             for model, counts in before.tokens.items()
@@ -65,6 +68,18 @@ def state_after(
 def _labels(block: Block, before: PartState) -> tuple[str, ...]:
     """Labels in the order of their first appearance."""
     return tuple(dict.fromkeys([*before.labels, *block.labels]))
+
+
+def _sources(block: Block, schema: StoreSchema) -> np.ndarray:
+    numbers = {source: number for number, source in enumerate(schema.sources)}
+    strange = next((source for source in block.sources if source not in numbers), None)
+    if strange is not None:
+        known = ", ".join(schema.sources)
+        raise StoreError(
+            f"a document is of source {strange!r}, but the store was begun for {known}; "
+            "give it one of these, or begin a store for this one too"
+        )
+    return np.array([numbers[source] for source in block.sources], np.int32)
 
 
 def _fitting_int32(name: str, values: np.ndarray) -> np.ndarray:

@@ -4,7 +4,8 @@ It lies in an array of bytes, like the texts (zarr would warn of a file that it 
 line says what the part's attributes said after that commit, but for the statistics, of which it
 keeps what is needed to compute them again from the rows, bit by bit: how many rows each block had.
 From the log a damaged part is cut back to a commit before the damage (store.repair). About 300
-bytes a commit. Lines behind the last commit are what a killed writer left.
+bytes a commit. Lines behind the last commit are what a killed writer left. A writer that is paused
+adds no line, so that the log knows only of rows: the attributes are then ahead of it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -24,11 +25,12 @@ from pipeline.errors import StoreError
 from store.chunks import check_chunk, map_chunk, write_chunk
 from store.extent import Extent
 from store.layout import Layout
-from store.part import REMEDY, Count, PartState, TokenCounts, why
+from store.part import REMEDY, Count, Excluded, PartState, TokenCounts, why
 from store.schema import LOG_CHUNK_BYTES, chunk_file
 from store.seal import canonical, sealed, unsealed
 
 LOG = "commits"
+NONE = TokenCounts(read=0, paired=0)
 LOG_LAYOUT = Layout(LOG_CHUNK_BYTES, (), np.dtype(np.uint8))
 
 _FROM_LIST = Field(strict=False)  # JSON has no tuples
@@ -37,8 +39,8 @@ _FROM_LIST = Field(strict=False)  # JSON has no tuples
 class Commit(BaseModel):
     """A line of the log.
 
-    tokens: so far, by model; labels: those that came new; blocks: the rows of each block since the
-    commit before.
+    tokens and excluded: so far, by model and by reason; labels: those that came new; blocks: the
+    rows of each block since the line before.
     """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
@@ -49,27 +51,38 @@ class Commit(BaseModel):
     text_bytes: Count
     cursor: Count
     tokens: dict[str, TokenCounts]
+    excluded: Excluded
     labels: Annotated[tuple[str, ...], _FROM_LIST]
     blocks: Annotated[tuple[Annotated[Count, Field(strict=True)], ...], _FROM_LIST]
 
     @classmethod
-    def between(cls, before: PartState, after: PartState, blocks: Sequence[int]) -> Commit:
-        """The commit that leads from one state to the next."""
+    def next(cls, state: PartState, labels: int) -> Commit:
+        """The line that `state` has still to get; those before it have its first `labels`."""
         return cls(
-            number=before.commits + 1,
-            rows=after.rows,
-            documents=after.documents,
-            text_bytes=after.text_bytes,
-            cursor=after.cursor,
-            tokens=after.tokens,
-            labels=after.labels[len(before.labels) :],
-            blocks=tuple(blocks),
+            number=state.commits + 1,
+            rows=state.rows,
+            documents=state.documents,
+            text_bytes=state.text_bytes,
+            cursor=state.cursor,
+            tokens=state.tokens,
+            excluded=state.excluded,
+            labels=state.labels[labels:],
+            blocks=state.pending,
         )
 
     @property
     def extent(self) -> Extent:
         """How far the part's arrays reach; of the log a line does not say it."""
         return Extent(self.rows, self.documents, self.text_bytes, 0)
+
+    def within(self, other: Commit) -> bool:
+        """Whether it counts nothing further than `other` does."""
+        return (
+            self.extent.within(other.extent)
+            and self.cursor <= other.cursor
+            and all(n <= other.excluded.get(reason, 0) for reason, n in self.excluded.items())
+            and all(n.within(other.tokens.get(model, NONE)) for model, n in self.tokens.items())
+        )
 
     def line(self) -> bytes:
         """The line, checksum and newline included."""
@@ -111,18 +124,30 @@ class CommitLog:
             yield replace(commit.extent, log_bytes=log_bytes)
 
     def leads_to(self, state: PartState) -> bool:
-        """Whether the last line says what the part's attributes say."""
-        last = self.last
+        """Whether the attributes say what the last line says, and what their pending blocks add."""
+        last, known = self.last, len(self.labels)
+        counted = (last.number, len(self.content), last.rows + sum(state.pending))
+        if counted != (state.commits, state.log_bytes, state.rows):
+            return False
+        following = Commit.next(state, known)
+        nothing_new = following.within(last) and not following.labels
         return (
-            (last.number, last.cursor, len(self.content), self.labels)
-            == (state.commits, state.cursor, state.log_bytes, state.labels)
-            and replace(last.extent, log_bytes=state.log_bytes) == state.extent
-            and (last is NOTHING or last.tokens == state.tokens)
+            self.labels == state.labels[:known]
+            and last.within(following)
+            and (nothing_new or bool(state.pending))
         )
 
 
 NOTHING = Commit(
-    number=0, rows=0, documents=0, text_bytes=0, cursor=0, tokens={}, labels=(), blocks=()
+    number=0,
+    rows=0,
+    documents=0,
+    text_bytes=0,
+    cursor=0,
+    tokens={},
+    excluded={},
+    labels=(),
+    blocks=(),
 )
 
 
@@ -200,7 +225,7 @@ def _following(before: Commit, after: Commit) -> Commit:
     """`after`, which must follow `before`. Raises ValueError."""
     if after.number != before.number + 1:
         raise ValueError(f"commit {after.number} follows commit {before.number}")
-    if not before.extent.within(after.extent) or after.cursor < before.cursor:
+    if not before.within(after):
         raise ValueError("it holds less than the line before")
     if before.rows + sum(after.blocks) != after.rows:
         raise ValueError(f"its blocks do not lead from {before.rows} to {after.rows} rows")

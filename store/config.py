@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from pipeline.config import Section
+from pipeline.specs import Section
 from store.schema import CodecName
 
 

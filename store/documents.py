@@ -23,9 +23,13 @@ REMEDY = "see `store verify`; `store verify --repair` cuts the store before the 
 
 
 class Documents:
-    """Documents of all parts, numbered in order; `parts` pairs a folder with its part's state."""
+    """Documents of all parts, numbered in order; `parts` pairs a folder with its part's state.
 
-    def __init__(self, parts: list[tuple[Path, PartState]]) -> None:
+    source_names: what they were read from.
+    """
+
+    def __init__(self, parts: list[tuple[Path, PartState]], source_names: tuple[str, ...]) -> None:
+        self.source_names = source_names
         self._parts = parts
         self._starts = np.cumsum([0, *(state.documents for _, state in parts)])
 
@@ -59,11 +63,16 @@ class Documents:
         numbers = {name: number for number, name in enumerate(self.label_names)}
         pieces = [np.zeros(0, np.int32)]
         for folder, state in self._parts:
-            found = _read(folder / "label", state.documents, np.int32)
-            if len(found) and not 0 <= found.min() <= found.max() < len(state.labels):
-                raise StoreError(f"{folder / 'label'}: a document has no label; {REMEDY}")
+            found = _indices(folder, "label", state.documents, len(state.labels))
             pieces.append(np.array([numbers[name] for name in state.labels], np.int32)[found])
         return np.concatenate(pieces)
+
+    @cached_property
+    def sources(self) -> np.ndarray:
+        """Index into `source_names` per document, int32 (documents,)."""
+        names = len(self.source_names)
+        pieces = [_indices(folder, "source", s.documents, names) for folder, s in self._parts]
+        return np.concatenate([np.zeros(0, np.int32), *pieces])
 
     @cached_property
     def hashes(self) -> np.ndarray:
@@ -105,6 +114,14 @@ def _read(array: Path, length: int, dtype: type) -> np.ndarray:
     layout = Layout(DOCUMENT_CHUNK, (), np.dtype(dtype))
     pieces = [check_chunk(chunk_file(array, chunk, 1), layout) for chunk in range(chunks)]
     return np.concatenate(pieces)[:length] if pieces else np.zeros(0, dtype)
+
+
+def _indices(folder: Path, column: str, length: int, names: int) -> np.ndarray:
+    """A column of indices into so many names, int32 (length,)."""
+    found = _read(folder / column, length, np.int32)
+    if len(found) and not 0 <= found.min() <= found.max() < names:
+        raise StoreError(f"{folder / column}: a document has no {column}; {REMEDY}")
+    return found
 
 
 def _ends(array: Path, length: int, total: int) -> np.ndarray:

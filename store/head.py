@@ -22,6 +22,7 @@ class HeadRow:
     row: int
     document: int
     label: str
+    source: str
     before: str
     text: str
     after: str
@@ -59,6 +60,7 @@ def head(store: Store, start: int, count: int, before: int, after: int) -> list[
                 row=start + at,
                 document=document,
                 label=documents.label_names[int(documents.labels[document])],
+                source=documents.source_names[int(documents.sources[document])],
                 before=text[max(0, first - before) : first],
                 text=text[first:last],
                 after=text[last : last + after],

@@ -45,17 +45,22 @@ def head(
         print(json.dumps([asdict(row) for row in found], indent=2))
         return
     out = Console()
-    out.print(_table(found, coloured=out.color_system is not None))
+    several = len(store.schema.sources) > 1
+    out.print(_table(found, sources=several, coloured=out.color_system is not None))
     for title, names in (("tokens", found[0].tokens), ("norms", found[0].norms)):
         out.print(Text(f"{title}, from top to bottom: {', '.join(names)}"))
 
 
-def _table(rows: list[HeadRow], coloured: bool) -> Table:
-    """One row each; models and hookpoints stand below one another, so that 80 columns do."""
+def _table(rows: list[HeadRow], sources: bool, coloured: bool) -> Table:
+    """One row each; models and hookpoints stand below one another, so that 80 columns do.
+
+    sources: whether to say what each row's document was read from.
+    """
     table = Table(
         Column("row", justify="right", no_wrap=True),
         Column("doc", justify="right", no_wrap=True),
         Column("label", overflow="fold", max_width=12),
+        *([Column("source", overflow="fold", max_width=12)] if sources else []),
         Column("text", overflow="fold", ratio=1),
         Column("token", justify="right", no_wrap=True),
         Column("norm", justify="right", no_wrap=True),
@@ -67,6 +72,7 @@ def _table(rows: list[HeadRow], coloured: bool) -> Table:
             str(row.row),
             str(row.document),
             Text(row.label),
+            *([Text(row.source)] if sources else []),
             _text(row, coloured),
             "\n".join(map(str, row.tokens.values())),
             "\n".join(f"{norm:,.2f}" for norm in row.norms.values()),

@@ -116,6 +116,7 @@ def _block(plan: ImportPlan, first: int, stop: int) -> Block:
     return Block(
         texts=[transcript.text for transcript in transcripts],
         labels=[plan.label] * len(transcripts),
+        sources=[plan.schema.sources[0]] * len(transcripts),
         activations={name: cache.read(start, end) for name, cache in plan.caches.items()},
         document=np.repeat(np.arange(stop - first, dtype=np.int32), np.diff(edges)),
         char_start=np.concatenate([transcript.start for transcript in transcripts]),

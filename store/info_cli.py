@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from store.summary import StoreSummary
 
 
-LABELS_SHOWN = 20
+NAMES_SHOWN = 20
 
 
 def info(
@@ -27,7 +27,10 @@ def info(
     set_: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Says what a store holds: rows, size, hookpoints with their norms, labels, what made it."""
+    """Says what a store holds: rows, size, hookpoints with their norms, labels, what made it.
+
+    Also what the harvest left out, and documents by source where there are several.
+    """
     from store.summary import summarize
 
     summary = summarize(store_path(path, config, set_))
@@ -39,7 +42,11 @@ def info(
     for line in (_rows(summary), _parts(summary), _size(summary)):
         out.print(f"  {line}", soft_wrap=True)
     out.print(_table(summary))
-    out.print(f"documents by label: {escape(_labels(summary.labels))}")
+    out.print(f"documents by label: {escape(_most_frequent(summary.labels, 'labels'))}")
+    if len(summary.sources) > 1:
+        out.print(f"documents by source: {escape(_most_frequent(summary.sources, 'sources'))}")
+    if summary.excluded:
+        out.print(f"left out: {escape(_left_out(summary.excluded))}")
     made_from = list(_leaves({"fingerprints": summary.fingerprints, **summary.config}))
     out.print("made from:" if made_from else "made from nothing that is recorded")
     for key, value in made_from:
@@ -81,12 +88,15 @@ def _bytes(count: int) -> str:
     return f"{count / 1e3:,.1f} kB"
 
 
-def _labels(labels: dict[str, int]) -> str:
-    """The most frequent ones."""
-    ranked = sorted(labels.items(), key=lambda item: -item[1])
-    shown = ", ".join(f"{name or '(none)'} {count:,}" for name, count in ranked[:LABELS_SHOWN])
-    more = len(ranked) - LABELS_SHOWN
-    return shown + (f" and {more:,} more labels" if more > 0 else "")
+def _most_frequent(counts: dict[str, int], what: str) -> str:
+    ranked = sorted(counts.items(), key=lambda item: -item[1])
+    shown = ", ".join(f"{name or '(none)'} {count:,}" for name, count in ranked[:NAMES_SHOWN])
+    more = len(ranked) - NAMES_SHOWN
+    return shown + (f" and {more:,} more {what}" if more > 0 else "")
+
+
+def _left_out(excluded: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in excluded.items())
 
 
 def _table(summary: StoreSummary) -> Table:

@@ -5,6 +5,7 @@ They carry a checksum, and a digest of the store's schema: a part of another sto
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +16,7 @@ from pipeline.errors import StoreError
 from store.extent import Extent
 from store.files import group_metadata
 from store.root import schema_digest
-from store.schema import StoreSchema
+from store.schema import StoreSchema, Words
 from store.seal import read_sealed, sealed, write_sealed
 from store.statistics import BINS_PER_OCTAVE, LOWEST_BIN, RowStatistics
 
@@ -23,6 +24,7 @@ REMEDY = "run `store verify --repair`, or restore it from a backup"
 
 
 Count = Annotated[int, Field(ge=0, lt=1 << 53)]
+Excluded = dict[Words, Count]
 
 
 class TokenCounts(BaseModel):
@@ -37,6 +39,10 @@ class TokenCounts(BaseModel):
         """With some more of each."""
         return TokenCounts(read=self.read + read, paired=self.paired + paired)
 
+    def within(self, other: TokenCounts) -> bool:
+        """Whether neither is more than in `other`."""
+        return self.read <= other.read and self.paired <= other.paired
+
 
 class ForeignPart(StoreError):
     """The part is whole, and belongs to another store: nothing of it may be mended or cut."""
@@ -46,8 +52,10 @@ class ForeignPart(StoreError):
 class PartState:
     """Everything that a commit says about its part.
 
-    cursor: documents of the corpus done with, as the harvest counts them; labels: in the order of
-    their first appearance; tokens: by model; statistics: by hookpoint.
+    cursor: documents of the corpus done with, as the harvest counts them; pending: the rows of
+    each block behind the last line of the commit log, of which a paused writer leaves some;
+    labels: in the order of their first appearance; excluded: how many rows or documents were left
+    out, by reason, in the order of the alphabet; tokens: by model; statistics: by hookpoint.
     """
 
     commits: int
@@ -57,7 +65,9 @@ class PartState:
     log_bytes: int
     cursor: int
     complete: bool
+    pending: tuple[int, ...]
     labels: tuple[str, ...]
+    excluded: dict[str, int]
     tokens: dict[str, TokenCounts]
     statistics: dict[str, RowStatistics]
 
@@ -66,12 +76,18 @@ class PartState:
         """A part that has been opened and holds nothing."""
         tokens = {model: TokenCounts(read=0, paired=0) for model in schema.models}
         statistics = {h.name: RowStatistics.empty(h.width) for h in schema.hookpoints}
-        return cls(0, 0, 0, 0, 0, 0, False, (), tokens, statistics)
+        return cls(0, 0, 0, 0, 0, 0, False, (), (), {}, tokens, statistics)
 
     @property
     def extent(self) -> Extent:
         """How far the part's arrays reach."""
         return Extent(self.rows, self.documents, self.text_bytes, self.log_bytes)
+
+
+def added(*counts: Mapping[str, int]) -> dict[str, int]:
+    """Sums of counts by reason, in the order of the alphabet, whatever the order they came in."""
+    reasons = sorted({reason for some in counts for reason in some})
+    return {reason: sum(some.get(reason, 0) for some in counts) for reason in reasons}
 
 
 def part_metadata(schema: StoreSchema, state: PartState) -> dict[str, Any]:
@@ -118,7 +134,9 @@ def _to_json(schema: StoreSchema, state: PartState) -> dict[str, Any]:
         "log_bytes": state.log_bytes,
         "cursor": state.cursor,
         "complete": state.complete,
+        "pending": list(state.pending),
         "labels": list(state.labels),
+        "excluded": state.excluded,
         "tokens": {model: counts.model_dump() for model, counts in state.tokens.items()},
         "statistics": {name: found.to_json() for name, found in state.statistics.items()},
     }
@@ -133,6 +151,8 @@ def _state(found: _Attributes, schema: StoreSchema) -> PartState:
         raise ValueError(f"statistics of {', '.join(found.statistics)}, not {', '.join(names)}")
     if len(set(found.labels)) != len(found.labels):
         raise ValueError("a label is listed twice")
+    if sum(found.pending) > found.rows or (found.complete and found.pending):
+        raise ValueError(f"blocks of {sum(found.pending)} rows wait for a line of the commit log")
     statistics = {}
     for hookpoint in schema.hookpoints:
         values = found.statistics[hookpoint.name]
@@ -152,7 +172,9 @@ def _state(found: _Attributes, schema: StoreSchema) -> PartState:
         log_bytes=found.log_bytes,
         cursor=found.cursor,
         complete=found.complete,
+        pending=tuple(found.pending),
         labels=tuple(found.labels),
+        excluded=found.excluded,
         tokens=found.tokens,
         statistics=statistics,
     )
@@ -190,6 +212,8 @@ class _Attributes(BaseModel):
     log_bytes: Count
     cursor: Count
     complete: bool
+    pending: list[Count]
     labels: list[str]
+    excluded: Excluded
     tokens: dict[str, TokenCounts]
     statistics: dict[str, _Statistics]

@@ -19,7 +19,7 @@ from store.arrays import check_arrays
 from store.chunks import map_chunk, to_tensor
 from store.documents import Documents
 from store.layout import Layout, activation_layout
-from store.part import PartState, read_part
+from store.part import PartState, added, read_part
 from store.root import read_root
 from store.schema import Hookpoint, StoreSchema, chunk_file, part_path
 from store.statistics import RowStatistics, merge
@@ -165,8 +165,14 @@ class Store:
 
     @cached_property
     def documents(self) -> Documents:
-        """Texts, labels and hashes of the documents of all parts."""
-        return Documents([(part.folder / "documents", part.state) for part in self.parts])
+        """Texts, labels, sources and hashes of the documents of all parts."""
+        parts = [(part.folder / "documents", part.state) for part in self.parts]
+        return Documents(parts, self.schema.sources)
+
+    @property
+    def excluded(self) -> dict[str, int]:
+        """How many rows or documents the harvest left out, by reason."""
+        return added(*(part.state.excluded for part in self.parts))
 
     def statistics(self, name: str) -> RowStatistics:
         """Statistics of a hookpoint's rows over all parts."""

@@ -38,7 +38,9 @@ def recompute(folder: Path, schema: StoreSchema, log: CommitLog) -> PartState:
         log_bytes=len(log.content),
         cursor=last.cursor,
         complete=False,
+        pending=(),
         labels=log.labels,
+        excluded=last.excluded,
         tokens={
             model: last.tokens.get(model, TokenCounts(read=0, paired=0)) for model in schema.models
         },

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.errors import StoreError
-from store.arrays import open_arrays
+from store.arrays import missing_ends, open_arrays
 from store.check_metadata import PartMetadata, is_begun, read_metadata
 from store.commits import Commit, CommitLog, rewrite_log
 from store.extent import Extent
@@ -45,7 +45,8 @@ class RepairedPart:
 class Target:
     """A commit that a part may be cut back to: the `commits`-th line of `log`.
 
-    state: what the attributes say, where they are good and say just this.
+    state: what the attributes say, where they are good and say just this, or this and what a
+    paused writer added to it.
     """
 
     log: CommitLog
@@ -104,8 +105,10 @@ def _last_good(part: PartMetadata) -> Target:
     targets = _targets(part)
     while True:
         target = targets.pop()
-        labels = target.log.first(target.commits).labels
-        view = PartView(part.folder, part.schema, target.extent, len(labels))
+        if any(missing_ends(part.folder, part.schema, target.extent)):
+            continue
+        known = target.state or target.log.first(target.commits)
+        view = PartView(part.folder, part.schema, target.extent, len(known.labels))
         limit = Extent()
         for fault in data_faults(view, Tally()):
             limit = limit.meet(fault.good)
@@ -133,14 +136,12 @@ def _targets(part: PartMetadata) -> list[Target]:
 def _attributes_target(log: CommitLog, state: PartState) -> tuple[Target, CommitLog]:
     """What the attributes say, with a log that leads there, and the good lines before."""
     if log.leads_to(state):
-        before = log.first(state.commits - 1)
+        before = log if state.pending else log.first(state.commits - 1)
         return Target(log, state.commits, state.extent, state), before
     before = _not_contradicting(log, state)
-    commits = before.last.number
-    so_far = replace(state, commits=commits, labels=before.labels)
-    bridge = Commit.between(so_far, state, [state.rows - before.last.rows])
+    bridge = _bridge(before, state)
     bridged = CommitLog((*before.commits, bridge), "")
-    state = replace(state, commits=commits + 1, log_bytes=len(bridged.content))
+    state = replace(state, commits=bridge.number, log_bytes=len(bridged.content), pending=())
     return Target(bridged, state.commits, state.extent, state), before
 
 
@@ -149,11 +150,17 @@ def _not_contradicting(log: CommitLog, state: PartState) -> CommitLog:
     commits = len(log.commits)
     while commits:
         known = log.first(commits)
-        reaches = known.last.extent.within(state.extent) and known.last.cursor <= state.cursor
-        if reaches and known.labels == state.labels[: len(known.labels)]:
+        fits = known.last.rows <= state.rows and known.last.within(_bridge(known, state))
+        if fits and known.labels == state.labels[: len(known.labels)]:
             return known
         commits -= 1
     return log.first(0)
+
+
+def _bridge(log: CommitLog, state: PartState) -> Commit:
+    """A line that leads from the end of `log` to `state`, as if it had been one block."""
+    block = state.rows - log.last.rows
+    return Commit.next(replace(state, commits=log.last.number, pending=(block,)), len(log.labels))
 
 
 def _restore(part: PartMetadata, target: Target) -> None:

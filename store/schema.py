@@ -5,7 +5,8 @@ parts/00000/zarr.json               attributes: committed rows, cursor, statisti
 parts/00000/commits                 what each commit brought, one JSON line each: (bytes,)
 parts/00000/activations/<hookpoint> (rows, width)
 parts/00000/rows/<column>           document, char_start, char_end, token_<model>: (rows,)
-parts/00000/documents/<column>      text (bytes,), text_end, row_end, label, hash: (documents,)
+parts/00000/documents/<column>      text (bytes,); text_end, row_end, label, source and hash, all
+                                    (documents,)
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from pipeline.errors import StoreError
 
 FORMAT = "crossdiff-store"
-VERSION = 2
+VERSION = 3
 ROW_COLUMNS = ("document", "char_start", "char_end")
 TEXT_CHUNK_BYTES = 1 << 20
 LOG_CHUNK_BYTES = 1 << 14
@@ -39,7 +40,25 @@ def _inside_the_store(name: str) -> str:
     return name
 
 
+def is_words(text: str) -> bool:
+    """Whether a text can be shown to users as it is: nothing in it steers their terminals."""
+    return text.isprintable() and 0 < len(text) <= 200
+
+
+def _words(text: str) -> str:
+    if not is_words(text):
+        raise ValueError(f"{text!r} is not 1 to 200 printable characters")
+    return text
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) != len(names):
+        raise ValueError(f"one name is there twice ({', '.join(names)})")
+    return names
+
+
 Name = Annotated[str, AfterValidator(_inside_the_store)]
+Words = Annotated[str, AfterValidator(_words)]
 
 
 @dataclass(frozen=True)
@@ -60,7 +79,8 @@ class StoreSchema:
 
     codec: how activations lie in their chunks (store.codec); parts: how many the store has when
     it is complete; vocabulary: token ids of a model lie below this, where it is known;
-    column_chunks: a chunk of a row column has the rows of this many chunks of activations.
+    column_chunks: a chunk of a row column has the rows of this many chunks of activations;
+    sources: what the documents were read from, by the names of the configuration.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -73,6 +93,9 @@ class StoreSchema:
     parts: Annotated[int, Field(ge=1, le=99_999)] = 1
     vocabulary: dict[str, Annotated[int, Field(ge=1)]] = field(default_factory=dict)
     column_chunks: Annotated[int, Field(ge=1, le=1 << 10)] = 1
+    sources: Annotated[tuple[Words, ...], Field(min_length=1), AfterValidator(_distinct)] = (
+        "corpus",
+    )
 
     @property
     def models(self) -> tuple[str, ...]:

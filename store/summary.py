@@ -6,7 +6,7 @@ Costs a few small files per part, a few bytes per document, and a listing of the
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,8 @@ class StoreSummary:
     """How much a store holds, of what, and what it was made from.
 
     bytes are those on disk, plain_bytes those of the activations in bfloat16; missing and
-    unfinished list parts by number.
+    unfinished list parts by number; labels and sources count documents, excluded what the harvest
+    left out.
     """
 
     path: str
@@ -57,6 +58,8 @@ class StoreSummary:
     chunk_rows: int
     hookpoints: list[HookpointSummary]
     labels: dict[str, int]
+    sources: dict[str, int]
+    excluded: dict[str, int]
     fingerprints: dict[str, str]
     config: dict[str, Any]
 
@@ -65,14 +68,13 @@ def summarize(path: Path) -> StoreSummary:
     """Reads the summary. Raises StoreError."""
     store = Store(path)
     schema = store.schema
-    names = store.documents.label_names
-    counts = np.bincount(store.documents.labels, minlength=len(names))
+    documents = store.documents
     unfinished = {part.folder for part in store.parts if not part.state.complete}
     return StoreSummary(
         path=str(path),
         version=VERSION,
         rows=store.rows,
-        documents=len(store.documents),
+        documents=len(documents),
         complete=store.complete,
         parts=schema.parts,
         missing=store.missing_parts,
@@ -82,10 +84,17 @@ def summarize(path: Path) -> StoreSummary:
         codec=schema.codec,
         chunk_rows=schema.chunk_rows,
         hookpoints=[_hookpoint(store, hookpoint) for hookpoint in schema.hookpoints],
-        labels=dict(zip(names, counts.tolist(), strict=True)),
+        labels=_counts(documents.labels, documents.label_names),
+        sources=_counts(documents.sources, documents.source_names),
+        excluded=store.excluded,
         fingerprints=schema.fingerprints,
         config=schema.config,
     )
+
+
+def _counts(indices: np.ndarray, names: Sequence[str]) -> dict[str, int]:
+    """How often each name is there; `indices` (documents,) point into `names`."""
+    return dict(zip(names, np.bincount(indices, minlength=len(names)).tolist(), strict=True))
 
 
 def _hookpoint(store: Store, hookpoint: Hookpoint) -> HookpointSummary:

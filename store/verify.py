@@ -67,7 +67,7 @@ def verify(
             first_row = None
         else:
             first_row += view.extent.rows
-        if view is not None:
+        if view is not None and part.readable:
             result.problems += (fault.message for fault in data_faults(view, tally))
     result.bytes_read = tally.bytes_read
     return result

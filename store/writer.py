@@ -3,7 +3,8 @@
 A commit makes the chunk files durable, then a line of the commit log, then replaces the part's
 attributes: that replacement is the commit. Last come the lengths of the arrays, so that another
 zarr client never sees a row that is not committed. Opening a part again continues behind its last
-commit, and the finished part is byte-for-byte what an undisturbed writer would have left.
+commit, and the finished part is byte-for-byte what an undisturbed writer would have left: where
+the log gets a line follows from the rows alone. A pause commits without one.
 
 Each commit writes the unfinished chunk of every array and calls fsync four times per array (about
 60 times for two hookpoints), so `commit_rows` should not be far below the rows of a chunk.
@@ -13,17 +14,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
 from pipeline.errors import StoreError
-from store.arrays import open_arrays, part_arrays
-from store.bfloat16 import all_finite
-from store.block import Block
+from store.arrays import open_arrays, part_arrays, refuse_missing_ends
+from store.block import Block, first_non_finite
 from store.chunks import to_numpy, to_tensor
 from store.columns import block_columns, state_after
 from store.commits import LOG, Commit, read_good_log, read_log
+from store.documents import Documents
 from store.files import make_folder, remove_temporaries
 from store.holder import part_lock
 from store.layout import activation_layout
@@ -33,11 +33,20 @@ from store.schema import Hookpoint, StoreSchema, part_path
 from store.statistics import RowStatistics
 
 
+class NonFinite(StoreError):
+    """A block holds NaN or infinity: at this hookpoint, first in this row of the block."""
+
+    def __init__(self, message: str, hookpoint: str, row: int) -> None:
+        super().__init__(message)
+        self.hookpoint = hookpoint
+        self.row = row
+
+
 class PartWriter:
     """Creates or continues one part. One writer per part: a second is refused.
 
-    It commits after every `commit_rows` rows or a few more, and when it is finished. Raises
-    StoreError if the store at `path` was begun with another schema.
+    It commits after every `commit_rows` rows or a few more, when it is told to pause, and when it
+    is finished. Raises StoreError if the store at `path` was begun with another schema.
     """
 
     def __init__(
@@ -50,7 +59,6 @@ class PartWriter:
             raise StoreError(f"{path}: has no part {part}: it was begun for {schema.parts}")
         self._commit_rows = commit_rows
         self._torn = False
-        self._blocks: list[int] = []  # rows of each that came since the last commit
         self._lock = part_lock(path, part)
         self._lock.acquire()
         try:
@@ -79,30 +87,43 @@ class PartWriter:
         """Whether the whole corpus of this part has been written."""
         return self._committed.complete
 
+    def document_hashes(self) -> np.ndarray:
+        """Hash of each text committed so far, uint64 (documents,). Raises StoreError."""
+        parts = [(self.folder / "documents", self._committed)]
+        return Documents(parts, self.schema.sources).hashes
+
     def append(self, block: Block, cursor: int) -> None:
         """Takes a block, and commits if enough rows have come; `cursor` is where it ends.
 
-        After an error nothing since the last commit is kept and the part must be opened again.
+        Raises NonFinite, or StoreError if a document's source is not one of the schema's. After an
+        error nothing since the last commit is kept and the part must be opened again.
         """
         assert not self._torn, "an append failed; open the part again"
-        self._refuse_infinite(block, cursor)
+        self._refuse_non_finite(block, cursor)
         columns = self._columns(block)
         self._torn = True
         statistics = {h.name: self._append_activations(h, block) for h in self.schema.hookpoints}
         for name, values in columns.items():
             self._arrays[name].append(values)
         self._appended = state_after(block, cursor, self._appended, columns, statistics)
-        self._blocks.append(len(block.document))
-        if self._appended.rows - self._committed.rows >= self._commit_rows:
-            self._commit()
+        if sum(self._appended.pending) >= self._commit_rows:
+            self._commit_with_line()
         self._torn = False
+
+    def pause(self) -> None:
+        """Commits what has come so far; the finished part will not show where it was paused."""
+        assert not self._torn, "an append failed; open the part again"
+        if self._appended is not self._committed:
+            self._torn = True
+            self._commit(self._appended)
+            self._torn = False
 
     def finish(self) -> None:
         """Commits what is left and marks the part complete."""
         assert not self._torn, "an append failed; open the part again"
         self._torn = True
-        if self._blocks:
-            self._commit()
+        if self._appended.pending:
+            self._commit_with_line()
         for array in self._arrays.values():
             array.write_tail()
         self._committed = self._appended = replace(self._committed, complete=True)
@@ -116,12 +137,7 @@ class PartWriter:
     def __enter__(self) -> PartWriter:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _open(self) -> PartState:
@@ -132,21 +148,26 @@ class PartWriter:
         begun = (self.folder / "zarr.json").exists()
         if begun:
             state = read_part(self.folder, self.schema)
-            read_good_log(self.folder, state)
+            refuse_missing_ends(self.folder, self.schema, state.extent)
+            self._logged_labels = len(read_good_log(self.folder, state).labels)
         else:
             _refuse_lost_attributes(self.folder, self.schema)
             state = PartState.empty(self.schema)
+            self._logged_labels = 0
         self._arrays = open_arrays(self.folder, self.schema, state)
         if not begun:  # last: a part that has attributes has everything else
             write_part(self.folder, self.schema, state)
         return state
 
-    def _commit(self) -> None:
-        before = self._committed
-        line = Commit.between(before, self._appended, self._blocks).line()
-        state = replace(
-            self._appended, commits=before.commits + 1, log_bytes=before.log_bytes + len(line)
-        )
+    def _commit_with_line(self) -> None:
+        state = self._appended
+        commit = Commit.next(state, self._logged_labels)
+        line = commit.line()
+        log_bytes = state.log_bytes + len(line)
+        self._commit(replace(state, commits=commit.number, log_bytes=log_bytes, pending=()), line)
+        self._logged_labels = len(state.labels)
+
+    def _commit(self, state: PartState, line: bytes = b"") -> None:
         log = self._arrays[LOG]
         for array in self._arrays.values():
             array.write_tail()
@@ -156,7 +177,6 @@ class PartWriter:
         for array in self._arrays.values():
             array.write_shape()
         self._committed = self._appended = state
-        self._blocks = []
 
     def _append_activations(self, hookpoint: Hookpoint, block: Block) -> RowStatistics:
         """Appends a hookpoint's rows; their statistics, as they will be read again."""
@@ -171,13 +191,17 @@ class PartWriter:
         except StoreError as error:
             raise StoreError(f"{self.folder}: {error}") from None
 
-    def _refuse_infinite(self, block: Block, cursor: int) -> None:
-        for hookpoint in self.schema.hookpoints:
-            if not all_finite(to_numpy(block.activations[hookpoint.name])):
-                raise StoreError(
-                    f"{self.folder}: {hookpoint.name}: NaN or infinity before document {cursor}; "
-                    f"give models.{hookpoint.model}.dtype bfloat16 or float32"
-                )
+    def _refuse_non_finite(self, block: Block, cursor: int) -> None:
+        found = first_non_finite(block)
+        if found is not None:
+            name, row = found
+            model = next(h.model for h in self.schema.hookpoints if h.name == name)
+            raise NonFinite(
+                f"{self.folder}: {name}: NaN or infinity before document {cursor}, at character "
+                f"{int(block.char_end[row])}; give models.{model}.dtype bfloat16 or float32",
+                hookpoint=name,
+                row=row,
+            )
 
 
 def _refuse_lost_attributes(folder: Path, schema: StoreSchema) -> None:

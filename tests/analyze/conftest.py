@@ -65,6 +65,7 @@ def known_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
             block = Block(
                 texts=[" ".join(words)],
                 labels=[domain],
+                sources=["corpus"],
                 activations=_rows(words, generator),
                 document=zeros,
                 char_start=starts.astype(np.int32),

@@ -181,8 +181,9 @@ def test_planted_model_that_is_not_compared_is_named(known_store, dfc_folder):
         analyze(known_store, dfc_folder, config)
 
 
-def test_dictionary_trained_on_other_weights_is_refused(known_store, dfc_folder, tmp_path):
-    provenance = {"recipe": "dfc", "store": {"fingerprints": {"models.a": "other", "corpus": "x"}}}
+@pytest.mark.parametrize("origin", ["store", "live"])
+def test_dictionary_trained_on_other_weights_is_refused(origin, known_store, dfc_folder, tmp_path):
+    provenance = {"recipe": "dfc", origin: {"fingerprints": {"models.a": "other", "corpus": "x"}}}
     save_dictionary(tmp_path, load_dictionary(dfc_folder), provenance)
     with pytest.raises(DictionaryError, match=r"trained on another model a \(other\)"):
         analyze(known_store, tmp_path, CONFIG)

@@ -1,16 +1,18 @@
 """What a harvest is made from is recognised by its bytes, not by where it lies."""
 
+from types import SimpleNamespace
+
 import pytest
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HTTPError
 
 from harvest.fingerprint import fingerprints
-from pipeline.config import CorpusSpec, ModelSpec
 from pipeline.errors import CorpusError, ModelError
+from pipeline.specs import CorpusSpec, ModelSpec
 
 
-def model(path) -> dict[str, ModelSpec]:
-    return {"a": ModelSpec(path=str(path), hookpoint="layers.0")}
+def model(path, **keys) -> dict[str, ModelSpec]:
+    return {"a": ModelSpec(path=str(path), hookpoint="layers.0", **keys)}
 
 
 @pytest.fixture
@@ -47,9 +49,77 @@ def test_a_hub_model_without_network_is_one_line(corpus, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["tokenizer_config.json", "added_tokens.json", "vocab.txt", "merges.txt", "spm.model"]
+    "name",
+    [
+        *("tokenizer_config.json", "added_tokens.json", "vocab.txt", "merges.txt", "spm.model"),
+        "chat_template.jinja",
+    ],
 )
 def test_every_file_of_a_tokenizer_counts(name, folder, corpus):
     before = fingerprints(model(folder), corpus)
     (folder / name).write_text("x")
     assert fingerprints(model(folder), corpus)["models.a"] != before["models.a"]
+
+
+def test_a_local_adapter_counts_by_its_files(folder, corpus, tmp_path):
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_model.safetensors").write_text("x")
+    plain = fingerprints(model(folder), corpus)["models.a"]
+    before = fingerprints(model(folder, adapter=str(adapter)), corpus)["models.a"]
+    (adapter / "adapter_model.safetensors").write_text("y")
+    after = fingerprints(model(folder, adapter=str(adapter)), corpus)["models.a"]
+    assert len({plain, before, after}) == 3
+    (adapter / "adapter_model.safetensors").write_text("x")
+    moved = adapter.rename(tmp_path / "moved")
+    assert fingerprints(model(folder, adapter=str(moved)), corpus)["models.a"] == before
+
+
+def test_an_adapter_on_the_hub_counts_by_its_commit(folder, corpus, monkeypatch):
+    monkeypatch.setattr(HfApi, "model_info", lambda *_, **__: SimpleNamespace(sha="abc"))
+    found = fingerprints(model(folder, adapter="foo/bar"), corpus)["models.a"]
+    assert found.endswith(", adapter hub:abc")
+
+
+def test_an_adapter_that_cannot_be_reached_is_one_line(folder, corpus, monkeypatch):
+    def unreachable(*_, **__):
+        raise HTTPError("no network")
+
+    monkeypatch.setattr(HfApi, "model_info", unreachable)
+    with pytest.raises(ModelError, match=r"models\.a\.adapter: foo/bar: .* \(no network\)"):
+        fingerprints(model(folder, adapter="foo/bar"), corpus)
+
+
+def test_a_chat_template_counts_by_its_text(folder, corpus, tmp_path):
+    template = tmp_path / "chat.jinja"
+    plain = fingerprints(model(folder), corpus)["models.a"]
+    with pytest.raises(ModelError, match=r"models\.a\.chat_template: .*chat\.jinja: cannot be"):
+        fingerprints(model(folder, chat_template=str(template)), corpus)
+    template.write_text("x")
+    before = fingerprints(model(folder, chat_template=str(template)), corpus)["models.a"]
+    template.write_text("y")
+    after = fingerprints(model(folder, chat_template=str(template)), corpus)["models.a"]
+    assert len({plain, before, after}) == 3
+    assert fingerprints(model(folder, chat_template="b"), corpus)["models.a"] == plain
+
+
+def test_every_source_counts_by_its_own_files(folder, tmp_path):
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    (texts / "1.txt").write_text("one")
+    (tmp_path / "b.jsonl").write_text('{"text": "b"}')
+    sources = {"a": {"path": str(texts)}, "b": {"path": str(tmp_path / "b.jsonl")}}
+    spec = CorpusSpec.model_validate({"sources": {**sources, "c": {"path": "-"}}})
+    before = fingerprints(model(folder), spec)
+    assert list(before) == ["models.a", "corpus.a", "corpus.b", "corpus.c"]
+    assert before["corpus.c"] == "stdin"
+    (texts / "README.md").write_text("not read")
+    assert fingerprints(model(folder), spec) == before
+    (texts / "2.txt").write_text("two")
+    after = fingerprints(model(folder), spec)
+    assert {key for key in after if after[key] != before[key]} == {"corpus.a"}
+
+
+def test_a_dataset_on_the_hub_counts_by_its_commit(folder, monkeypatch):
+    monkeypatch.setattr(HfApi, "dataset_info", lambda *_, **__: SimpleNamespace(sha="abc"))
+    assert fingerprints(model(folder), CorpusSpec(path="foo/bar"))["corpus"] == "hub:abc"

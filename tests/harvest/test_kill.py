@@ -1,4 +1,5 @@
-"""A harvest that is really killed, again and again, ends with the bytes of an undisturbed one.
+"""A harvest that is really killed or told to stop, again and again, ends with the bytes of an
+undisturbed one, over a corpus of two weighted sources.
 
 About 5 s of start-up per process on an idle core.
 """
@@ -6,25 +7,44 @@ About 5 s of start-up per process on an idle core.
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import polars as pl
 import pytest
 import yaml
 
 from harvest.run import harvest
 from harvest.settings import Settings
+from harvest.status import status as harvest_status
 from pipeline.config import load_config
+from store.verify import verify
 
 BLOCK_DOCUMENTS = 2
 KILL_AT_DOCUMENT = (0, 2, 16)
 
 
 @pytest.fixture
-def config(model_pair, corpus_file, tmp_path):
+def corpus(corpus_file, tmp_path) -> dict:
+    """Two sources, three documents of the first for one of the second, some there twice."""
+    documents = pl.read_parquet(corpus_file)
+    odd = documents.with_row_index().filter(pl.col("index") % 2 == 1).drop("index")
+    odd.write_ndjson(tmp_path / "odd.jsonl")
+    return {
+        "sources": {
+            "all": {"path": str(corpus_file), "label_column": "domain", "weight": 3},
+            "odd": {"path": str(tmp_path / "odd.jsonl"), "weight": 1},
+        },
+        "deduplicate": True,
+    }
+
+
+@pytest.fixture
+def config(model_pair, corpus, tmp_path):
     """A configuration file whose run_dir is given on the command line."""
     hookpoints = {"a": "model.layers.1", "b": "gpt_neox.layers.1"}
     file = tmp_path / "pipeline.yaml"
@@ -40,7 +60,7 @@ def config(model_pair, corpus_file, tmp_path):
                     }
                     for name, path in model_pair.items()
                 },
-                "corpus": {"path": str(corpus_file), "label_column": "domain"},
+                "corpus": corpus,
                 "harvest": {"max_tokens": 48, "block_documents": BLOCK_DOCUMENTS},
                 "store": {"chunk_rows": 100},
             }
@@ -74,8 +94,10 @@ def attributes(run_dir: Path) -> dict:
     return json.loads(file.read_bytes())["attributes"]
 
 
-def kill_at(config: Path, run_dir: Path, document: int, delay: float) -> dict:
-    """Starts the harvest, kills it `delay` seconds after that commit, returns the last commit."""
+def stop_at(
+    config: Path, run_dir: Path, document: int, delay: float, number: int = signal.SIGKILL
+) -> dict:
+    """Starts the harvest, stops it `delay` seconds after that commit, returns the last commit."""
     process = start(config, run_dir)
     begun = run_dir / "store.zarr" / "parts" / "zarr.json"
     deadline = time.monotonic() + 120
@@ -84,9 +106,15 @@ def kill_at(config: Path, run_dir: Path, document: int, delay: float) -> dict:
         assert time.monotonic() < deadline
         time.sleep(0.001)
     time.sleep(delay)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL, "it ended before it was killed"
+    process.send_signal(number)
+    begin = time.monotonic()
+    _, errors = process.communicate()
+    if number == signal.SIGKILL:
+        assert process.returncode == -signal.SIGKILL, "it ended before it was killed"
+    else:
+        assert process.returncode == 128 + number, errors
+        assert errors.splitlines()[-1].endswith("run the same command again to continue")
+        assert time.monotonic() - begin < 20
     return attributes(run_dir)
 
 
@@ -98,23 +126,47 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_a_harvest_killed_at_several_points_ends_byte_identical(config, tmp_path):
-    undisturbed = harvest(
-        Settings.read(load_config(config, [f"run_dir={tmp_path / 'undisturbed'}"]))
-    )
+@pytest.fixture
+def undisturbed(config, tmp_path):
+    """The summary of a harvest that nothing stopped, and the bytes of its store."""
+    run_dir = tmp_path / "undisturbed"
+    summary = harvest(Settings.read(load_config(config, [f"run_dir={run_dir}"])))
+    assert summary.left_out["duplicate documents"] > 5
+    return summary, contents(run_dir / "store.zarr")
+
+
+def same_in_the_end(config, run_dir, undisturbed) -> None:
+    summary, wanted = undisturbed
+    assert finish(config, run_dir)["rows"] == summary.rows
+    found = contents(run_dir / "store.zarr")
+    assert found.keys() == wanted.keys()
+    assert [name for name in wanted if found[name] != wanted[name]] == []
+
+
+def test_a_harvest_killed_at_several_points_ends_byte_identical(config, undisturbed, tmp_path):
     delays = random.Random(0)
     killed_at = []
     for document in KILL_AT_DOCUMENT:
-        left = kill_at(config, tmp_path / "killed", document, delays.uniform(0, 0.03))
+        left = stop_at(config, tmp_path / "killed", document, delays.uniform(0, 0.03))
         assert not left["complete"]
-        assert left["documents"] < undisturbed.documents
+        assert left["documents"] < undisturbed[0].documents
         killed_at.append(left["documents"])
     assert killed_at[-1] > 0
     assert killed_at == sorted(killed_at)
+    same_in_the_end(config, tmp_path / "killed", undisturbed)
 
-    resumed = finish(config, tmp_path / "killed")
-    assert resumed["rows"] == undisturbed.rows
-    wanted = contents(tmp_path / "undisturbed" / "store.zarr")
-    found = contents(tmp_path / "killed" / "store.zarr")
-    assert found.keys() == wanted.keys()
-    assert [name for name in wanted if found[name] != wanted[name]] == []
+
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_a_harvest_told_to_stop_commits_what_it_has_and_ends_byte_identical(
+    forgotten, config, undisturbed, tmp_path
+):
+    """Also where nobody knows any more how far the corpus was read, so that it is read again."""
+    run_dir = tmp_path / "stopped"
+    stop_at(config, run_dir, 4, 0.0, signal.SIGTERM)
+    left = verify(run_dir / "store.zarr")
+    assert left.problems == []
+    assert not left.complete
+    assert harvest_status(run_dir / "store.zarr").tasks[0].state == "stopped"
+    if forgotten:
+        shutil.rmtree(run_dir / "harvest")
+    same_in_the_end(config, run_dir, undisturbed)

@@ -11,10 +11,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from harvest.corpus import Document
+from harvest.corpus.blocks import DocumentBlock
+from harvest.corpus.document import Document
 from harvest.estimate import estimate
-from harvest.run import harvest, load_models, make_planner, run_block
+from harvest.produce import produce
+from harvest.run import harvest
 from harvest.settings import Settings
+from harvest.setup import load_models, make_planner
 from pipeline.config import Config
 from pipeline.errors import ConfigError, CorpusError, ModelError, StoreError
 from store.commits import read_log
@@ -154,7 +157,7 @@ def test_a_complete_store_is_found_complete_without_loading_a_model(
     harvested, model_pair, corpus_file, monkeypatch
 ):
     summary, store = harvested
-    monkeypatch.setattr("harvest.run.HookedModel", None)
+    monkeypatch.setattr("harvest.setup.HookedModel", None)
     again = harvest(make_settings(model_pair, corpus_file, store.path.parent))
     assert again == dataclasses.replace(summary, rows_per_second=None)
 
@@ -216,7 +219,7 @@ def test_a_harvest_with_a_codec_and_chunks_of_the_default_size_is_found_complete
     schema = Store(settings.path).schema
     assert (schema.codec, schema.chunk_rows) == (codec, default_chunk_rows(schema.hookpoints))
     assert verify(settings.path).problems == []
-    monkeypatch.setattr("harvest.run.HookedModel", None)
+    monkeypatch.setattr("harvest.setup.HookedModel", None)
     assert harvest(settings) == dataclasses.replace(summary, rows_per_second=None)
 
 
@@ -305,7 +308,7 @@ def test_a_complete_store_is_not_opened_for_writing(
     harvested, model_pair, corpus_file, monkeypatch
 ):
     _, store = harvested
-    monkeypatch.setattr("harvest.run.PartWriter", None)
+    monkeypatch.setattr("harvest.setup.PartWriter", None)
     settings = make_settings(model_pair, corpus_file, store.path.parent)
     assert harvest(settings).rows_per_second is None
 
@@ -314,7 +317,7 @@ def test_a_complete_store_is_not_opened_for_writing(
 def test_a_run_dir_that_cannot_be_made_is_named_before_a_model_is_loaded(
     run_dir, model_pair, corpus_file, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("harvest.run.HookedModel", None)
+    monkeypatch.setattr("harvest.setup.HookedModel", None)
     (tmp_path / "file").write_text("")
     settings = make_settings(model_pair, corpus_file, tmp_path / run_dir)
     with pytest.raises(StoreError, match=rf"{run_dir}: cannot be created .*another run_dir"):
@@ -325,7 +328,9 @@ def test_a_path_with_brackets_is_shown_as_it_is(model_pair, corpus_file, tmp_pat
     shutil.copytree(model_pair["a"], tmp_path / "odd[" / "x]")
     settings = make_settings({"a": model_pair["a"]}, corpus_file, tmp_path)
     spec = settings.models["a"].model_copy(update={"path": f"{tmp_path}/odd[/x]"})
-    assert load_models(dataclasses.replace(settings, models={"a": spec}))[0].width == 32
+    assert (
+        load_models(dataclasses.replace(settings, models={"a": spec}))[0].hookpoints[0].width == 32
+    )
 
 
 def test_out_of_memory_says_that_a_begun_store_must_be_deleted(moved, monkeypatch):
@@ -333,7 +338,7 @@ def test_out_of_memory_says_that_a_begun_store_must_be_deleted(moved, monkeypatc
         raise torch.OutOfMemoryError
 
     models = load_models(moved)
-    monkeypatch.setattr("harvest.models.HookedModel.activations", full)
-    plan = make_planner(moved, models)([Document("some text", "")])
+    monkeypatch.setattr("harvest.models.hooked.HookedModel.activations", full)
+    block = DocumentBlock([Document("some text", "")], [0], 1, {}, {})
     with pytest.raises(ModelError, match=r"lower harvest\.batch_tokens \(now 400\); .* delete it"):
-        run_block(models, plan, moved.harvest.batch_tokens)
+        list(produce(models, make_planner(moved, models), [block], moved.harvest))

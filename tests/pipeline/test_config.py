@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from pipeline.config import Section, describe, load_config
+from pipeline.config import describe, load_config
 from pipeline.errors import ConfigError
+from pipeline.specs import Section
 
 
 class Schedule(Section):
@@ -84,7 +85,10 @@ def test_an_unknown_key_of_a_model_is_refused_with_the_keys_of_a_model(load, tmp
     found = message(lambda: config.models)
     assert found.startswith(f"{tmp_path}/my.yaml: models.a.hokpoint: unknown key (given 3)")
     assert "did you mean hookpoint?" in found
-    assert "allowed: device, dtype, hookpoint, path, revision, site, trust_remote_code" in found
+    assert (
+        "allowed: adapter, attention, chat_template, device, device_map, dtype, hookpoint, path, "
+        "revision, site, trust_remote_code"
+    ) in found
 
 
 def test_an_unknown_key_in_a_nested_section_is_refused_with_its_keys(load):
@@ -309,9 +313,11 @@ def test_describe_tells_each_key_with_default_and_meaning():
 
 
 def test_describe_marks_keys_that_must_be_given():
-    from pipeline.config import CorpusSpec
+    from pipeline.specs import CorpusSpec, ModelSpec
 
-    assert "path (required): a .parquet" in describe(CorpusSpec, "corpus")
+    assert "path (required): local folder" in describe(ModelSpec, "models.NAME")
+    assert "path (default null): a .parquet" in describe(CorpusSpec, "corpus")
+    assert "sources (default {}): several sources" in describe(CorpusSpec, "corpus")
 
 
 def test_a_key_given_twice_is_refused(tmp_path):
@@ -324,3 +330,38 @@ def test_a_key_given_twice_is_refused(tmp_path):
 def test_run_dir_may_begin_at_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert load_config(tmp_path / "none", ["run_dir=~/x"], explicit=False).run_dir == tmp_path / "x"
+
+
+@pytest.mark.parametrize(
+    ("corpus", "said"),
+    [
+        ("{}", "corpus: given {}; needs a path, or sources"),
+        ("{path: x.txt, sources: {web: {path: y.txt}}}", "path belongs into each of the sources"),
+        ("{limit: 3, sources: {web: {path: y.txt}}}", "limit belongs into each of the sources"),
+        ("{sources: {web: {weight: 2}}}", "sources.web needs a path"),
+        ("{sources: {web: {path: y.txt, weight: 0}}}", "corpus.sources.web.weight: given 0; input"),
+        ("{sources: {Web: {path: y.txt}}}", "corpus.sources.Web"),
+    ],
+)
+def test_a_corpus_is_one_source_or_several(load, corpus, said):
+    text = FILE.replace("corpus: {path: corpus.parquet}", f"corpus: {corpus}")
+    assert said in message(lambda: load(text).corpus)
+
+
+def test_sources_have_names_also_where_there_is_one(load):
+    assert load().corpus.named_sources["corpus"].path == "corpus.parquet"
+    text = FILE.replace("{path: corpus.parquet}", "{sources: {b: {path: '-'}, a: {path: x}}}")
+    corpus = load(text).corpus
+    assert list(corpus.named_sources) == ["b", "a"]
+    assert corpus.piped
+
+
+@pytest.mark.parametrize("given", ["mlp_in.3", "[mlp_in.3]"])
+def test_a_model_has_one_hookpoint_or_a_list(load, given):
+    text = FILE.replace("hookpoint: model.layers.1", f"hookpoint: {given}")
+    assert load(text).models["a"].hookpoint == ("mlp_in.3",)
+
+
+def test_a_model_without_a_hookpoint_is_refused(load):
+    text = FILE.replace("hookpoint: model.layers.1", "hookpoint: []")
+    assert "models.a.hookpoint" in message(lambda: load(text).models)

@@ -27,7 +27,7 @@ TEXTS = [
 
 @pytest.fixture(scope="session")
 def make_schema():
-    """Two hookpoints of different width, `a.mid` and `b.mid`, unless told otherwise."""
+    """Hookpoints `a.mid` and `b.mid` of different width, two sources, unless told otherwise."""
 
     def make(chunk_rows=16, widths=(6, 10), fingerprints=None, config=None, **more):
         hookpoints = (Hookpoint("a.mid", "a", widths[0]), Hookpoint("b.mid", "b", widths[1]))
@@ -36,7 +36,7 @@ def make_schema():
             chunk_rows,
             fingerprints or {"a": "0f", "b": "1e"},
             config or {"seed": 1},
-            **more,
+            **{"sources": ("web", "books"), **more},
         )
 
     return make
@@ -59,6 +59,7 @@ def make_block(make_schema):
         return Block(
             texts=texts,
             labels=[labels[(seed + number) % len(labels)] for number in range(len(lengths))],
+            sources=[schema.sources[(seed + n) % len(schema.sources)] for n in range(len(lengths))],
             activations={
                 h.name: (scale * torch.randn(rows, h.width, generator=noise)).to(torch.bfloat16)
                 for h in schema.hookpoints
@@ -69,6 +70,7 @@ def make_block(make_schema):
             tokens={m: generator.integers(0, 500, rows).astype(np.int32) for m in schema.models},
             tokens_read={"a": rows + 5, "b": rows + 2},
             tokens_paired={"a": rows, "b": rows},
+            excluded={"duplicate documents": seed % 3, "rows among the first positions": 2},
         )
 
     return make

@@ -117,7 +117,7 @@ def test_info_as_json_has_the_right_numbers(command, path):
     assert found["labels"] == {"prose": 1, "code": 3, "": 1}
     assert found["bytes"] == sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
     assert found["plain_bytes"] == 45 * 2 * (6 + 10)
-    assert (found["codec"], found["chunk_rows"], found["version"]) == ("none", 16, 2)
+    assert (found["codec"], found["chunk_rows"], found["version"]) == ("none", 16, 3)
     assert [entry["width"] for entry in found["hookpoints"]] == [6, 10]
     assert found["hookpoints"][0]["paired_fraction"] == 45 / 60
     assert found["hookpoints"][1]["norm_median"] == store.statistics("b.mid").norm_quantile(0.5)

@@ -37,6 +37,7 @@ def test_a_text_that_has_changed_is_found_whatever_its_bytes(store):
         ("row_end", lambda documents: documents.row_ends),
         ("hash", lambda documents: documents.validation_mask(0.5)),
         ("label", lambda documents: documents.labels),
+        ("source", lambda documents: documents.sources),
     ],
 )
 def test_a_column_of_documents_that_has_changed_is_refused(column, read, store):

@@ -110,7 +110,7 @@ def test_the_table_fits_80_columns_and_prints_markup_as_it_is(command, store, mo
     assert code == 0
     assert max(map(len, out.splitlines())) <= 80
     assert "[/red]" in out
-    joined = "".join(line.split("│")[4].strip() for line in out.splitlines() if "│" in line)
+    joined = "".join(line.split("│")[5].strip() for line in out.splitlines() if "│" in line)
     assert "[bold]" in joined
     assert "tokens, from top to bottom: a, b" in out
     assert "norms, from top to bottom: a.mid, b.mid" in out

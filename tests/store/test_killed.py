@@ -1,6 +1,7 @@
 """A writer that is really killed, at a hundred instants, always leaves its last commit.
 
-A child writes without pause and is killed after a random time; a few milliseconds per life.
+A child writes, with a pause now and then, and is killed after a random time; a few milliseconds
+per life. The undisturbed store was written without pauses.
 """
 
 import itertools
@@ -30,11 +31,13 @@ def write(make_schema, make_block):
         make_block((3 + number % 5, 0, 1 + number % 9), seed=number) for number in range(BLOCKS)
     ]
 
-    def run(path):
+    def run(path, pausing=False):
         with PartWriter(path, make_schema(), commit_rows=COMMIT_ROWS) as writer:
             if not writer.complete:
                 for cursor in range(writer.cursor, BLOCKS):
                     writer.append(blocks[cursor], cursor + 1)
+                    if pausing and cursor % 3 == 0:
+                        writer.pause()
                 writer.finish()
 
     return run
@@ -69,7 +72,9 @@ def lives(write, tree, memory_folder):
     left, ends = [], []
     for number in itertools.count():
         path = folder / f"{number}.zarr"
-        while killed_after(delays.uniform(0, duration), lambda path=path: write(path)):
+        while killed_after(
+            delays.uniform(0, duration), lambda path=path: write(path, pausing=True)
+        ):
             left.append(SimpleNamespace(rows=0, same=True, problems=[], said=0))
             if (path / "zarr.json").exists():
                 store = Store(path)

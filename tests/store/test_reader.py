@@ -118,10 +118,10 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path):
         Store(tmp_path / "nonexistent")
 
 
-@pytest.mark.parametrize(("version", "remedy"), [(1, "harvest it again"), (3, "install a newer")])
+@pytest.mark.parametrize(("version", "remedy"), [(2, "harvest it again"), (4, "install a newer")])
 def test_a_store_of_another_version_is_refused(store, version, remedy):
     root = store.path / "zarr.json"
-    root.write_text(root.read_text().replace('"version": 2', f'"version": {version}'))
+    root.write_text(root.read_text().replace('"version": 3', f'"version": {version}'))
     with pytest.raises(StoreError, match=f"store version {version}, this program.*{remedy}"):
         Store(store.path)
 

@@ -190,6 +190,13 @@ def test_a_label_that_is_not_there_is_a_problem(label, store):
     assert only_problem(store) == wanted
 
 
+@pytest.mark.parametrize("source", [-1, 2])
+def test_a_source_that_is_not_there_is_a_problem(source, store):
+    file = overwrite(store, 1, "documents/source", lambda values: np.put(values, 0, source))
+    wanted = f"{file}: no source of the 2 (document 0 of the part, rows 25-44)"
+    assert only_problem(store) == wanted
+
+
 def test_a_hash_of_another_text_is_a_problem(store):
     file = overwrite(store, 0, "documents/hash", lambda values: np.put(values, 2, 7))
     wanted = f"{file}: the text has another hash (document 2 of the part, rows 21-24)"

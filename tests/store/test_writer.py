@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from pipeline.errors import StoreError
 from store import files
-from store.block import Block
+from store.block import Block, document_hash, encode_text, first_non_finite
 from store.reader import Store
-from store.writer import PartWriter
+from store.writer import NonFinite, PartWriter
 
 from .machine import Died, Machine
 
@@ -47,6 +47,7 @@ def cut(block: Block, first: int, last: int) -> Block:
         block,
         texts=block.texts[first:last],
         labels=block.labels[first:last],
+        sources=block.sources[first:last],
         activations={name: rows[start:stop] for name, rows in block.activations.items()},
         document=block.document[start:stop] - first,
         char_start=block.char_start[start:stop],
@@ -164,15 +165,30 @@ def test_blocks_without_rows_still_bring_their_documents(build_store, tmp_path):
 def test_an_activation_that_is_no_number_is_refused_with_its_remedy(
     value, make_schema, make_block, tmp_path
 ):
-    block = make_block((3,))
-    block.activations["b.mid"][1, 2] = value
+    block = make_block((3, 0, 9))
+    block.activations["b.mid"][7:, 2] = value
+    message = (
+        rf"b\.mid: NaN .* before document 1, at character {block.char_end[7]};.*models\.b\.dty"
+    )
     with (
         PartWriter(tmp_path / "store.zarr", make_schema()) as writer,
-        pytest.raises(
-            StoreError, match=r"b\.mid: NaN or infinity before document 1.*models\.b\.dtype"
-        ),
+        pytest.raises(NonFinite, match=message) as refused,
     ):
         writer.append(block, 1)
+    assert (refused.value.hookpoint, refused.value.row) == ("b.mid", 7)
+    assert first_non_finite(block) == ("b.mid", 7)
+    assert first_non_finite(make_block((3, 0, 9))) is None
+
+
+def test_hashes_are_those_of_the_committed_documents(make_schema, make_block, tmp_path):
+    blocks = [make_block((3, 0), seed=1), make_block((4,), seed=2)]
+    with PartWriter(tmp_path / "store.zarr", make_schema(), commit_rows=100) as writer:
+        assert writer.document_hashes().tolist() == []
+        writer.append(blocks[0], 1)
+        writer.pause()
+        writer.append(blocks[1], 2)
+        wanted = [document_hash(encode_text(text)) for text in blocks[0].texts]
+        assert writer.document_hashes().tolist() == wanted
 
 
 def test_a_column_beyond_32_bits_is_refused(make_schema, make_block, tmp_path):
@@ -189,6 +205,10 @@ def test_a_column_beyond_32_bits_is_refused(make_schema, make_block, tmp_path):
     [
         {"char_start": np.zeros(2, np.int32)},
         {"labels": []},
+        {"sources": ["web", "web"]},
+        {"excluded": {"outliers": -1}},
+        {"excluded": {"": 1}},
+        {"excluded": {"\x1b[31m": 1}},
         {"document": np.array([0, 0, 1], np.int32)},
         {"document": np.array([0, -1, 0], np.int32)},
         {"char_start": np.array([0, -1, 0], np.int32)},

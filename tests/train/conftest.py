@@ -63,6 +63,7 @@ def write_store(path: Path, seed: int = 0, documents: int = DOCUMENTS) -> Path:
             Block(
                 texts=[f"document {number} of {seed}" for number in range(documents)],
                 labels=["synthetic"] * documents,
+                sources=["corpus"] * documents,
                 activations=concept_rows(rows, seed),
                 document=np.repeat(np.arange(documents, dtype=np.int32), DOCUMENT_ROWS),
                 char_start=within,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pipeline.config import ModelSpec
 from pipeline.errors import ModelError
+from pipeline.specs import ModelSpec
 
 
 def local_folder(name: str, spec: ModelSpec) -> Path | None:

@@ -7,13 +7,20 @@ from hypothesis import strategies as st
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoTokenizer
 
-from harvest.align import Tokens, boundaries, pair
-from harvest.tokens import TextTokenizer
+from harvest.corpus.document import Document
+from harvest.text.align import Tokens, boundaries, pair, stretches
+from harvest.text.tokens import TextTokenizer
 
-SPECIAL = ("<s>", "</s>", "<unk>", "<|endoftext|>")
+from ...conftest import AWKWARD, CODE
+from .brute_force import covered, cuts
+from .tokenizers import FAMILIES, train
+
+SPECIAL = ("<s>", "</s>", "<unk>", "<|endoftext|>", "[CLS]", "[SEP]", "[UNK]", "[PAD]", "[MASK]")
 PIECES = [
     *("the man", " ", "  ", "\r\n", "\n", "\t", "é", "e\u0301", "a\u0308\u0323", "\x00"),
     *("👩‍👧", "👩‍👩‍👧‍👦", "🏽", "🏳️‍🌈", "漢", "字", "한국어", "ᄀ", "“", "’", "—", "▁", "░"),
+    *("\u200b", "\ufeff", "\u00ad", "שָׁלוֹם", "\u202eمرحبا\u202c", "ﬁ", "½", "İ", "ẞ", " " * 40),
+    *("\u1100\u1161\u11a8", "\u0301", "\r", "\u2028", "\U000e0041", "\ufffd", "Straße", "NAÏVE"),
 ]
 PROSE = "It is a truth universally acknowledged, that a single man must be in want of a wife.\n"
 any_text = st.one_of(
@@ -94,7 +101,7 @@ def brute_force_pairs(pair_of_tokenizers, text: str) -> list[tuple[int, int, int
 @example(text="".join(PIECES))
 @example(text=PROSE + "def width(self) -> int:\r\n    for row in self.rows:\r\n")
 def test_pairing_equals_brute_force_over_decoded_bytes(tokenizers, text):
-    encoded = [tokenizers[name][1].encode([text])[0] for name in "ab"]
+    encoded = [tokenizers[name][1].encode([Document(text, "")])[0] for name in "ab"]
     found = pair(encoded)
     a, b = found.positions
     assert list(zip(found.char_end.tolist(), a.tolist(), b.tolist(), strict=True)) == (
@@ -109,12 +116,61 @@ def test_pairing_equals_brute_force_over_decoded_bytes(tokenizers, text):
 @given(text=any_text)
 @pytest.mark.parametrize("name", ["a", "b"])
 def test_one_tokenizer_for_both_models_gives_the_identity(tokenizers, name, text):
-    tokens = tokenizers[name][1].encode([text])[0]
+    tokens = tokenizers[name][1].encode([Document(text, "")])[0]
     found = pair([tokens, tokens], same_tokenizer=True)
     everything = list(range(len(tokens)))
     assert found.positions[0].tolist() == everything
     assert found.positions[1].tolist() == everything
     assert found.char_end.tolist() == tokens.ends.tolist()
+
+
+@pytest.fixture(scope="module")
+def families():
+    """Each family's tokenizer, whose post-processor no longer trims its offsets, and ours."""
+    trained = {family: train(family, [PROSE * 3, CODE, *AWKWARD] * 2) for family in FAMILIES}
+    found = {name: (one, TextTokenizer(one, name)) for name, one in trained.items()}
+    for tokenizer in trained.values():
+        tokenizer.backend_tokenizer.post_processor = None
+    return found
+
+
+@settings(max_examples=150, deadline=None)
+@given(text=any_text, chosen=st.lists(st.sampled_from(FAMILIES), min_size=2, max_size=3))
+@example(text="".join(PIECES), chosen=list(FAMILIES))
+@example(text="e\u0301" * 5 + "\u1100\u1161\u11a8", chosen=["unigram", "byte_level", "wordpiece"])
+def test_families_pair_wherever_all_of_them_cut(families, text, chosen):
+    encoded = [families[name][1].encode([Document(text, "")])[0] for name in chosen]
+    expected = [cuts(covered(families[name][0], text)) for name in chosen]
+    found = pair(encoded)
+    ends = sorted(set(expected[0]).intersection(*expected[1:]))
+    assert found.char_end.tolist() == ends
+    for model, positions in zip(expected, found.positions, strict=True):
+        assert positions.tolist() == [model[end] for end in ends]
+
+
+@settings(max_examples=50, deadline=None)
+@given(text=any_text)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_nothing_is_truncated(families, family, text):
+    """Behind any text a word of its own line is read to its end."""
+    text += "\nwife."
+    tokens = families[family][1].encode([Document(text, "")])[0]
+    assert tokens.ends.max() == len(text)
+    assert len(tokens) == len(families[family][0](text, add_special_tokens=False)["input_ids"])
+
+
+@given(text=any_text)
+@settings(max_examples=50, deadline=None)
+def test_a_row_stands_for_the_tokens_since_the_row_before(families, text):
+    encoded = [families[name][1].encode([Document(text, "")])[0] for name in FAMILIES]
+    found = pair(encoded)
+    for tokens, first, last in zip(
+        encoded, stretches(encoded, found), found.positions, strict=True
+    ):
+        for row in range(len(found)):
+            between = range(last[row - 1] + 1 if row else 0, last[row] + 1)
+            covering = [index for index in between if tokens.ends[index] > tokens.starts[index]]
+            assert first[row] == covering[0]
 
 
 def spans(*pairs: tuple[int, int]) -> Tokens:
@@ -137,6 +193,13 @@ def test_a_piece_that_begins_the_next_character_completes_nothing():
 def test_tokens_that_cover_no_character_never_pair():
     found = pair([spans((0, 0), (0, 2), (2, 2), (2, 3)), spans((0, 2), (2, 3), (3, 3))])
     assert [positions.tolist() for positions in found.positions] == [[1, 3], [0, 1]]
+
+
+def test_the_identity_holds_for_tokens_without_characters_too():
+    tokens = spans((0, 1), (1, 1), (1, 2))
+    found = pair([tokens, tokens], same_tokenizer=True)
+    assert found.positions[0].tolist() == [0, 1, 2]
+    assert stretches([tokens, tokens], found)[1].tolist() == [0, 1, 2]
 
 
 def test_three_models_pair_where_all_three_agree():

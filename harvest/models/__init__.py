@@ -1,0 +1,1 @@
+"""Language models: loading, finding places in them, reading those in one pass."""
