@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from threading import Timer
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,12 +23,18 @@ from pipeline.command import (
     read_config,
 )
 from pipeline.command import run as run_app
-from pipeline.config import describe
+from pipeline.config import Config, describe
+from pipeline.errors import ConfigError
+from train import live_cli
 from train.config import TrainConfig
 from train.partition import check_exclusive
 
 if TYPE_CHECKING:  # importing torch would make --help slow
     from train.loop import TrainedDictionary
+    from train.plan import TrainPlan
+    from train.source import RowSource, StoreRows
+
+FIRST_WINDOW = "reading the first window"
 
 app = make_app("Train crosscoders and DFCs on an activation store.")
 
@@ -42,6 +47,16 @@ def _commands() -> None:
 @app.command(epilog=describe(TrainConfig, "train"))
 def run(
     store: StoreOption = None,
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live",
+            help="Train without a store, on what the models give as they read the corpus, shuffled "
+            "in memory; the models, corpus and harvest sections say what is read, over and over "
+            "(harvest.rows does not count). An interrupted run goes on, but loses the rows that "
+            "waited in memory (default: off).",
+        ),
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Where to write (default: RUN_DIR/dictionary of the config)."),
@@ -56,44 +71,63 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Trains a dictionary, or goes on with one that was interrupted."""
+    if live and store is not None:
+        raise ConfigError(f"--live: trains without a store, but --store names {store}; drop one")
     settings = read_config(config, set_)
     section = settings.section("train", TrainConfig)
+    if (check or live) and store is None:
+        _check_models(settings, section)
     if check:
-        if store is None and "dfc" in section.recipes and settings.raw.get("models"):
-            check_exclusive(tuple(settings.models), section.exclusive)
+        if live:
+            live_cli.check(settings)
         return
     store_path = store or settings.store_path
     folder = out or settings.dictionary_path
     if dry_run:
-        _print_plan(store_path, section, folder, as_json)
+        expected = live_cli.plan(settings, section, folder) if live else None
+        _print_plan(expected or _plan(store_path, section, folder), section, as_json)
+        return
+    if live:
+        with live_cli.rows(settings, section) as source:
+            trained = _train(source, section, folder, "filling the buffer")
     else:
-        trained = _train(store_path, section, folder)
-        if as_json:
-            print(json.dumps([_as_json(entry) for entry in trained], indent=2))
-            return
-        for entry in trained:
-            print(_summary(entry))
-        elsewhere = store is not None or out is not None
-        places = {"store": store_path, "dictionary": folder, "out": folder.parent}
-        print("next:", next_command("analyze report", config, set_, **places if elsewhere else {}))
+        trained = _train(_open_store(store_path, section), section, folder, FIRST_WINDOW)
+    if as_json:
+        print(json.dumps([_as_json(entry) for entry in trained], indent=2))
+        return
+    for entry in trained:
+        print(_summary(entry))
+    if live:
+        print(live_cli.what_next(config, set_, out))
+        return
+    elsewhere = store is not None or out is not None
+    places = {"store": store_path, "dictionary": folder, "out": folder.parent}
+    print("next:", next_command("analyze report", config, set_, **places if elsewhere else {}))
 
 
-def _train(store_path: Path, section: TrainConfig, folder: Path) -> list[TrainedDictionary]:
+def _check_models(settings: Config, section: TrainConfig) -> None:
+    """Raises ConfigError for a share of a model that the configuration, if it has any, lacks."""
+    if "dfc" in section.recipes and settings.raw.get("models"):
+        check_exclusive(tuple(settings.models), section.exclusive)
+
+
+def _open_store(path: Path, section: TrainConfig) -> StoreRows:
+    """The rows of a store; says what it lacks, or what this machine lacks for it."""
     from store.reader import Store
-    from store.window import window_bytes
-    from train.loop import train
+    from train.device import memory_bytes
+    from train.source import StoreRows
 
-    store = Store(store_path)
+    store = Store(path)
     if not store.complete:
         missing = ", ".join(map(str, store.missing_parts))
         without = f" (no part {missing} of {store.schema.parts})" if missing else ""
         console.print(
-            f"[yellow]note:[/] {escape(str(store_path))} is not complete{without}; "
+            f"[yellow]note:[/] {escape(str(path))} is not complete{without}; "
             f"training on its {store.rows:,} rows",
             soft_wrap=True,
         )
-    needed = window_bytes(store, section.window_chunks)
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    source = StoreRows(store, section)
+    needed, memory = source.memory_bytes, memory_bytes()
     if needed > memory:
         console.print(
             f"[yellow]note:[/] the loader shuffles over {needed / 1e9:,.1f} GB at a time and this "
@@ -101,9 +135,18 @@ def _train(store_path: Path, section: TrainConfig, folder: Path) -> list[Trained
             "lower train.window_chunks",
             soft_wrap=True,
         )
+    return source
+
+
+def _train(
+    source: RowSource, section: TrainConfig, folder: Path, at_first: str
+) -> list[TrainedDictionary]:
+    """Trains beside a progress bar, which says `at_first` until the first step is done."""
+    from train.loop import train_on
+
     with progress_bar("rows") as bar:
         rows = section.steps * section.batch_rows
-        task = bar.add_task("train", total=rows, note="reading the first window", visible=False)
+        task = bar.add_task("train", total=rows, note=at_first, visible=False)
         # Whatever is refused is refused before this, and then there is no bar beside its line.
         patience = Timer(2, lambda: bar.update(task, visible=True))
 
@@ -112,7 +155,7 @@ def _train(store_path: Path, section: TrainConfig, folder: Path) -> list[Trained
 
         patience.start()
         try:
-            return train(store, section, folder, show)
+            return train_on(source, section, folder, show)
         finally:
             patience.cancel()
 
@@ -141,24 +184,29 @@ def _as_json(entry: TrainedDictionary) -> dict[str, Any]:
     }
 
 
-def _print_plan(store_path: Path, section: TrainConfig, folder: Path, as_json: bool) -> None:
+def _plan(store_path: Path, section: TrainConfig, folder: Path) -> TrainPlan:
     from store.reader import Store
     from train.plan import plan
+    from train.source import StoreRows
 
-    result = plan(Store(store_path), section, folder)
+    return plan(StoreRows(Store(store_path), section), section, folder)
+
+
+def _print_plan(expected: TrainPlan, section: TrainConfig, as_json: bool) -> None:
     if as_json:
-        print(json.dumps({**vars(result), "folder": str(folder)}, indent=2))
+        print(json.dumps({**vars(expected), "folder": str(expected.folder)}, indent=2))
         return
+    per_epoch, trained = expected.rows_per_epoch, expected.rows_trained
+    epochs = f" ({trained / per_epoch:.1f} epochs of {per_epoch:,})" if per_epoch else ""
     print(
         f"would train {', '.join(section.recipes)} for {section.steps:,} steps of "
-        f"{section.batch_rows:,} rows = {result.rows_trained:,} rows "
-        f"({result.epochs:.1f} epochs of {result.rows_per_epoch:,})"
+        f"{section.batch_rows:,} rows = {trained:,} rows{epochs}"
     )
     print(
-        f"{result.parameters:,} parameters; about {result.checkpoint_bytes / 1e6:,.0f} MB "
-        f"under {folder}; about {result.seconds / 60:,.1f} minutes here"
+        f"{expected.parameters:,} parameters; about {expected.checkpoint_bytes / 1e6:,.0f} MB "
+        f"under {expected.folder}; about {expected.seconds / 60:,.1f} minutes here"
     )
-    print(f"the loader shuffles over {result.window_bytes / 1e9:,.1f} GB of memory at a time")
+    print(f"the loader shuffles over {expected.shuffle_bytes / 1e9:,.1f} GB of memory at a time")
 
 
 def main() -> None:

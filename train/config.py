@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from pipeline.config import Section
+from pipeline.specs import Section
 
 RecipeName = Literal["dfc", "batch_topk_crosscoder"]
 LossName = Literal["squared", "l2"]
@@ -83,6 +83,12 @@ class TrainConfig(Section):
         "A store of up to that many is shuffled uniformly; lower it when two windows of a larger "
         "one do not fit into memory",
     )
+    live_buffer_rows: int | None = Field(
+        None,
+        gt=0,
+        description="--live: rows that are mixed at a time, in memory (2 bytes x width per "
+        "hookpoint each); null: 262,144, or as many as 4 GiB hold",
+    )
     verify_chunks: bool = Field(
         True, description="compare checksums the first time that a run touches a chunk"
     )
@@ -91,7 +97,10 @@ class TrainConfig(Section):
         0.05, ge=0, lt=1, description="share of documents held out, by a hash of their text"
     )
     validation_rows: int = Field(
-        65_536, gt=0, description="held-out rows read per validation, spread over the store"
+        65_536,
+        gt=0,
+        description="held-out rows read per validation, spread over the store (--live: the first "
+        "that come, kept in memory)",
     )
     validate_every: int = Field(5000, gt=0, description="steps between validations")
     log_every: int = Field(50, gt=0, description="steps between lines of metrics.jsonl")
@@ -115,6 +124,14 @@ class TrainConfig(Section):
         if features is not None and k > features:
             raise ValueError(f"k {k} is larger than features {features}")
         return k
+
+    @field_validator("live_buffer_rows")
+    @classmethod
+    def _buffer_holds_two_batches(cls, rows: int | None, info: ValidationInfo) -> int | None:
+        batch_rows = info.data.get("batch_rows")
+        if rows is not None and batch_rows is not None and rows < 2 * batch_rows:
+            raise ValueError(f"a buffer holds at least two batches of {batch_rows} rows")
+        return rows
 
     @field_validator("threshold_start")
     @classmethod

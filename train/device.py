@@ -1,6 +1,8 @@
-"""Which device a setting names, and whether it is there."""
+"""Which device a setting names, and whether it is there; how much memory this machine has."""
 
 from __future__ import annotations
+
+import os
 
 import torch
 
@@ -24,3 +26,8 @@ def resolve_device(name: str, key: str = "train.device") -> torch.device:
             f"{key}: given {name!r}, which cannot be used on this machine; try auto, cpu or cuda:0"
         ) from None
     return device
+
+
+def memory_bytes() -> int:
+    """Memory of this machine."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

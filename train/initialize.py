@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.errors import StoreError
-from store.reader import Store
 from train.crosscoder import Activations, Crosscoder
+from train.source import RowSource
 
 SMALLEST_NORM = 1e-12  # rows of zeros have a quantile of 5e-20, the edge of their histogram bin
 WEISZFELD_STEPS = 100
@@ -30,15 +30,15 @@ def initialize_weights(dictionary: Crosscoder, decoder_norm: float, seed: int) -
             W_enc_VD.copy_(W_dec_VD)
 
 
-def initialize_scale(dictionary: Crosscoder, store: Store) -> None:
-    """Sets every hookpoint's scale from the store's statistics. Raises StoreError."""
+def initialize_scale(dictionary: Crosscoder, source: RowSource) -> None:
+    """Sets every hookpoint's scale from the rows' statistics. Raises StoreError."""
     widths = [hookpoint.width for hookpoint in dictionary.hookpoints]
     target = (sum(widths) / len(widths)) ** 0.5
     for number, hookpoint in enumerate(dictionary.hookpoints):
-        median = store.statistics(hookpoint.name).norm_quantile(0.5)
+        median = source.statistics(hookpoint.name).norm_quantile(0.5)
         if not median > SMALLEST_NORM:
             raise StoreError(
-                f"{store.path}: {hookpoint.name}: median norm {median}; "
+                f"{source.name}: {hookpoint.name}: median norm {median}; "
                 "rows are empty or zero; harvest again"
             )
         dictionary.scale[number] = target / median

@@ -1,14 +1,14 @@
 """The loop: reads each batch once and gives it to every dictionary of the run.
 
 Killed at any instant and started again, every dictionary goes on from its own newest checkpoint
-(one that is ahead of the others waits for them) and ends with bit-identical weights on the same
-machine.
+(one that is ahead of the others waits for them) and, on a store, ends with bit-identical weights
+on the same machine.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,7 @@ from typing import Any
 
 import torch
 
-from store.loader import Batch, LoaderOptions, ShuffledLoader
 from store.reader import Store
-from store.sweep import sweep
 from train.artifact import save_dictionary
 from train.checkpoint import Progress, load_checkpoint, saved_steps
 from train.config import TrainConfig
@@ -28,6 +26,7 @@ from train.interrupt import postponed_interrupt
 from train.lock import locked
 from train.metrics import MetricsLog
 from train.recipe import build_trainee, output_folder
+from train.source import RowSource, StoreRows
 from train.track import (
     Track,
     dead_fraction,
@@ -43,6 +42,7 @@ FREE_SETTINGS = {
     "checkpoint_every",
     "device",
     "keep_checkpoints",
+    "live_buffer_rows",  # a live run says itself how large its buffer is
     "loader_threads",
     "log_every",
     "recipes",
@@ -69,35 +69,41 @@ OnStep = Callable[[int, str], None]
 def train(
     store: Store, config: TrainConfig, folder: Path, on_step: OnStep = lambda done, note: None
 ) -> list[TrainedDictionary]:
+    """Trains every recipe of `config` on a store; as `train_on`."""
+    return train_on(StoreRows(store, config), config, folder, on_step)
+
+
+def train_on(
+    source: RowSource, config: TrainConfig, folder: Path, on_step: OnStep = lambda done, note: None
+) -> list[TrainedDictionary]:
     """Trains every recipe of `config`; `on_step` is told steps done and how they went."""
     device = resolve_device(config.device)
     folders = [output_folder(folder, n, recipe) for n, recipe in enumerate(config.recipes)]
     with ExitStack() as locks:
         for place in folders:
             locks.enter_context(locked(place))
-        return _train_into(folders, store, config, device, on_step)
+        return _train_into(folders, source, config, device, on_step)
 
 
 def _train_into(
     folders: list[Path],
-    store: Store,
+    source: RowSource,
     config: TrainConfig,
     device: torch.device,
     on_step: OnStep,
 ) -> list[TrainedDictionary]:
-    loader = make_loader(store, config, device)
     resumed = all(saved_steps(place / "checkpoints") for place in folders)
-    first_batch = None if resumed else loader.read(0).activations
+    first_batch = None if resumed else source.first_batch()
     trainees = [
-        build_trainee(recipe, store, config, first_batch, device) for recipe in config.recipes
+        build_trainee(recipe, source, config, first_batch, device) for recipe in config.recipes
     ]
-    settings = binding_settings(store, config)
+    settings = binding_settings(source, config)
     progress = [
         _resume(trainee, place, settings) for trainee, place in zip(trainees, folders, strict=True)
     ]
     last = min(progress, key=lambda begun: begun.step)
     if last.step:
-        loader.load_state_dict(last.loader)
+        source.load_state_dict(last.loader)
     with ExitStack() as stack:
         tracks = [
             Track(
@@ -111,32 +117,13 @@ def _train_into(
             for trainee, place, begun in zip(trainees, folders, progress, strict=True)
         ]
         if last.step < config.steps:
-            _run_steps(tracks, loader, store, config, settings, on_step)
-        return [_finish(track, store, config) for track in tracks]
+            _run_steps(tracks, source, config, settings, on_step)
+        return [_finish(track, source, config) for track in tracks]
 
 
-def make_loader(
-    store: Store, config: TrainConfig, device: torch.device | None = None
-) -> ShuffledLoader:
-    """The loader over the training documents, which delivers to `device`."""
-    return ShuffledLoader(
-        store,
-        LoaderOptions(
-            batch_rows=config.batch_rows,
-            seed=config.seed,
-            window_chunks=config.window_chunks,
-            validation_fraction=config.validation_fraction,
-            threads=config.loader_threads,
-            device=device,
-            verify=config.verify_chunks,
-        ),
-    )
-
-
-def binding_settings(store: Store, config: TrainConfig) -> dict[str, Any]:
+def binding_settings(source: RowSource, config: TrainConfig) -> dict[str, Any]:
     """Everything that the weights depend on, as JSON values."""
-    settings = config.model_dump(mode="json", exclude=FREE_SETTINGS)
-    return {**settings, "store_fingerprints": store.schema.fingerprints, "store_rows": store.rows}
+    return {**config.model_dump(mode="json", exclude=FREE_SETTINGS), **source.binding()}
 
 
 def _resume(trainee: Trainee, folder: Path, settings: dict[str, Any]) -> Progress:
@@ -149,16 +136,15 @@ def _resume(trainee: Trainee, folder: Path, settings: dict[str, Any]) -> Progres
 
 def _run_steps(
     tracks: list[Track],
-    loader: ShuffledLoader,
-    store: Store,
+    source: RowSource,
     config: TrainConfig,
     settings: dict[str, Any],
     on_step: OnStep,
 ) -> None:
-    logged, clock = loader.batches_taken, time.perf_counter()
+    logged, clock = source.batches_taken, time.perf_counter()
     note = ""
-    with closing(iter(loader)) as batches, postponed_interrupt() as raise_if_interrupted:
-        for step in range(loader.batches_taken, config.steps):
+    with closing(iter(source)) as batches, postponed_interrupt() as raise_if_interrupted:
+        for step in range(source.batches_taken, config.steps):
             batch = next(batches)
             active = [track for track in tracks if track.start <= step]
             results = [track.trainee.step(batch.activations, step) for track in active]
@@ -167,50 +153,39 @@ def _run_steps(
                 rate = (done - logged) * config.batch_rows / (time.perf_counter() - clock)
                 since, logged, clock = logged, done, time.perf_counter()
                 for track, result in zip(active, results, strict=True):
-                    refuse_divergence(track, result, loader, since, done)
+                    refuse_divergence(track, result, source, since, done)
                     track.log.write(metrics_line(track, result, step, config, rate))
                 note = progress_note(active[0], results[0])
             if done % config.validate_every == 0 and done < config.steps:
                 for track in active:
-                    _log_validation(track, store, config, done)
+                    _log_validation(track, source, done)
             if done % config.checkpoint_every == 0 or done == config.steps:
-                save(active, loader, config, settings, done)
+                save(active, source, config, settings, done)
             try:
                 on_step(done, note)
                 raise_if_interrupted()
             except KeyboardInterrupt:
-                save(active, loader, config, settings, done)
+                save(active, source, config, settings, done)
                 raise
 
 
-def _validation_batches(store: Store, config: TrainConfig) -> Iterator[Batch]:
-    return sweep(
-        store,
-        config.batch_rows,
-        "validation",
-        config.validation_fraction,
-        limit=config.validation_rows,
-        verify=config.verify_chunks,
-    )
-
-
-def _log_validation(track: Track, store: Store, config: TrainConfig, step: int) -> Evaluation:
-    result = evaluate(track.trainee.dictionary, _validation_batches(store, config))
+def _log_validation(track: Track, source: RowSource, step: int) -> Evaluation:
+    result = evaluate(track.trainee.dictionary, source.validation())
     track.log.write(
         {"step": step, "validation": {"fve": result.fve, "l0": result.l0, "rows": result.rows}}
     )
     return result
 
 
-def _finish(track: Track, store: Store, config: TrainConfig) -> TrainedDictionary:
+def _finish(track: Track, source: RowSource, config: TrainConfig) -> TrainedDictionary:
     """Writes and validates the final dictionary; its last checkpoint has been saved."""
     provenance = {
         "recipe": track.trainee.name,
         "train": config.model_dump(mode="json"),
-        "store": {"fingerprints": store.schema.fingerprints, "rows": store.rows},
+        **source.provenance(),
     }
     save_dictionary(track.folder, track.trainee.dictionary, provenance)
-    validation = _log_validation(track, store, config, config.steps)
+    validation = _log_validation(track, source, config.steps)
     return TrainedDictionary(
         track.trainee.name, track.folder, validation, dead_fraction(track.trainee)
     )

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from store.reader import Store
-from store.window import window_bytes
 from train.config import TrainConfig
 from train.device import resolve_device
-from train.loop import make_loader
 from train.recipe import build_trainee
+from train.source import RowSource
 
 TIMED_STEPS = 4
 ADAM_COPIES = 3  # weights and two moments
@@ -21,45 +20,41 @@ ADAM_COPIES = 3  # weights and two moments
 class TrainPlan:
     """Rows are those of the training documents; checkpoint_bytes counts what is kept on disk.
 
-    window_bytes: memory (of the page cache, where chunks are mapped) that the shuffle goes over.
+    rows_per_epoch: None where it is not known; shuffle_bytes: memory (of the page cache, where
+    chunks of a store are mapped) that the shuffle goes over; seconds: of the optimizer's steps.
     """
 
     folder: Path
-    rows_per_epoch: int
+    rows_per_epoch: int | None
     rows_trained: int
     parameters: int
     checkpoint_bytes: int
-    window_bytes: int
+    shuffle_bytes: int
     seconds: float
 
-    @property
-    def epochs(self) -> float:
-        """Times that every row is seen."""
-        return self.rows_trained / self.rows_per_epoch
 
-
-def plan(store: Store, config: TrainConfig, folder: Path) -> TrainPlan:
-    """Times a few real steps, writes nothing."""
+def plan(source: RowSource, config: TrainConfig, folder: Path) -> TrainPlan:
+    """Times a few real steps, while rows are read ahead of them; writes nothing."""
     device = resolve_device(config.device)
-    loader = make_loader(store, config, device)
+    first_batch = source.first_batch()
     trainees = [
-        build_trainee(recipe, store, config, loader.read(0).activations, device)
-        for recipe in config.recipes
+        build_trainee(recipe, source, config, first_batch, device) for recipe in config.recipes
     ]
     seconds = 0.0
-    for step in range(TIMED_STEPS):
-        begin = time.perf_counter()
-        batch = loader.read(step)
-        for trainee in trainees:
-            float(trainee.step(batch.activations, step).loss)
-        seconds = time.perf_counter() - begin
+    with closing(iter(source)) as batches:
+        for step in range(TIMED_STEPS):
+            batch = next(batches)
+            begin = time.perf_counter()
+            for trainee in trainees:
+                float(trainee.step(batch.activations, step).loss)
+            seconds = time.perf_counter() - begin
     parameters = sum(p.numel() for t in trainees for p in t.dictionary.parameters())
     return TrainPlan(
         folder,
-        loader.rows_per_epoch,
+        source.rows_per_epoch,
         config.steps * config.batch_rows,
         parameters,
         4 * parameters * (1 + ADAM_COPIES * config.keep_checkpoints),
-        window_bytes(store, config.window_chunks),
+        source.memory_bytes,
         seconds * config.steps,
     )

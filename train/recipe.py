@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from store.reader import Store
 from train.config import RecipeName, TrainConfig
 from train.crosscoder import Activations, Crosscoder, HookpointShape
 from train.initialize import initialize_bias, initialize_scale, initialize_weights
 from train.partition import Partition, dedicated, single_group
+from train.source import RowSource
 from train.trainee import Trainee
 
 
@@ -23,23 +23,24 @@ def partition_of(recipe: RecipeName, models: tuple[str, ...], config: TrainConfi
 
 def build_trainee(
     recipe: RecipeName,
-    store: Store,
+    source: RowSource,
     config: TrainConfig,
     first_batch: Activations | None,
     device: torch.device,
 ) -> Trainee:
-    """A dictionary ready for its first step on this store.
+    """A dictionary ready for its first step on these rows.
 
-    Without its first batch it lacks b_dec, which a checkpoint then restores.
+    Without its first batch it lacks scales and b_dec, which a checkpoint then restores.
     """
+    models = tuple(dict.fromkeys(hookpoint.model for hookpoint in source.hookpoints))
     dictionary = Crosscoder(
-        tuple(HookpointShape(h.name, h.model, h.width) for h in store.schema.hookpoints),
-        partition_of(recipe, store.schema.models, config),
+        tuple(HookpointShape(h.name, h.model, h.width) for h in source.hookpoints),
+        partition_of(recipe, models, config),
         config.code_normalization,
     )
     initialize_weights(dictionary, config.decoder_init_norm, config.seed)
-    initialize_scale(dictionary, store)
     if first_batch is not None:
+        initialize_scale(dictionary, source)
         initialize_bias(dictionary, first_batch)
     return Trainee(recipe, dictionary.to(device), config)
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import DictionaryError
-from store.loader import ShuffledLoader
 from train.checkpoint import Progress, save_checkpoint, saved_steps
 from train.config import TrainConfig
 from train.metrics import MetricsLog
 from train.schedule import active_features, learning_rate
+from train.source import RowSource
 from train.trainee import StepMetrics, Trainee
 
 
@@ -33,7 +33,7 @@ class Track:
 
 def save(
     tracks: list[Track],
-    loader: ShuffledLoader,
+    source: RowSource,
     config: TrainConfig,
     settings: dict[str, Any],
     done: int,
@@ -41,30 +41,25 @@ def save(
     """Writes a checkpoint of each of these dictionaries that has none of this step."""
     for track in tracks:
         if done not in saved_steps(track.checkpoints):
-            progress = Progress(done, loader.state_dict(), track.log.bytes_written)
+            progress = Progress(done, source.state_dict(), track.log.bytes_written)
             save_checkpoint(
                 track.checkpoints, track.trainee, progress, settings, config.keep_checkpoints
             )
 
 
 def refuse_divergence(
-    track: Track, result: StepMetrics, loader: ShuffledLoader, since: int, done: int
+    track: Track, result: StepMetrics, source: RowSource, since: int, done: int
 ) -> None:
-    """Raises DictionaryError if the loss is not finite; batches since the last line are read again.
+    """Raises DictionaryError if the loss is not finite.
 
-    They tell a damaged store from a rate that is too high.
+    Batches since the last line are looked at again, to tell damaged rows from too high a rate.
     """
     loss = float(result.loss)
     if math.isfinite(loss):
         return
-    for number in range(since, done):
-        for name, x_BD in loader.read(number).activations.items():
-            if not x_BD.isfinite().all():
-                raise DictionaryError(
-                    f"{loader.stores[0].path}: {name}: activations of batch {number + 1} are not "
-                    f"finite; look for the damage with `store verify`, then delete {track.folder} "
-                    "and train anew"
-                )
+    damage = source.damage(since, done)
+    if damage is not None:
+        raise DictionaryError(f"{damage}, then delete {track.folder} and train anew")
     raise DictionaryError(
         f"{track.folder}: {track.trainee.name}: loss is {loss} at step {done}; "
         f"lower train.lr, delete the folder and train anew"

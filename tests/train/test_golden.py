@@ -5,8 +5,9 @@ import json
 import pytest
 import torch
 
-from train.loop import make_loader, train
+from train.loop import train
 from train.recipe import build_trainee
+from train.source import StoreRows, make_loader
 
 from .conftest import tiny
 from .dense_reference import train_reference
@@ -30,7 +31,8 @@ def test_losses_of_a_run_are_those_of_the_dense_reference(store, tmp_path, recip
     )
     loader = make_loader(store, config)
     device = torch.device("cpu")
-    start = build_trainee(recipe, store, config, loader.read(0).activations, device)
+    source = StoreRows(store, config)
+    start = build_trainee(recipe, source, config, source.first_batch(), device)
     batches = [start.dictionary.scaled(loader.read(n).activations) for n in range(STEPS)]
     wanted, _ = train_reference(reference_of(start), batches, recipe_of(config))
 

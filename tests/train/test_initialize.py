@@ -9,13 +9,15 @@ from train.config import TrainConfig
 from train.crosscoder import Crosscoder
 from train.initialize import geometric_median, initialize_scale
 from train.recipe import build_trainee
+from train.source import StoreRows
 
-from .conftest import WIDTHS, concept_rows, write_store
+from .conftest import WIDTHS, concept_rows, tiny, write_store
 
 
 def fresh(store: Store, config: TrainConfig) -> Crosscoder:
     rows = concept_rows(64, seed=5)
-    return build_trainee("dfc", store, config, rows, torch.device("cpu")).dictionary
+    source = StoreRows(store, config)
+    return build_trainee("dfc", source, config, rows, torch.device("cpu")).dictionary
 
 
 def sum_of_distances(x: torch.Tensor, point: torch.Tensor) -> torch.Tensor:
@@ -96,7 +98,7 @@ def test_another_seed_gives_other_weights(store, config):
 def test_scaling_by_rows_without_any_norm_is_refused(store, config, monkeypatch):
     monkeypatch.setattr("store.statistics.RowStatistics.norm_quantile", lambda self, q: 0.0)
     with pytest.raises(Exception, match=r"a: median norm 0\.0; rows are empty or zero"):
-        initialize_scale(fresh_without_scale(), store)
+        initialize_scale(fresh_without_scale(), StoreRows(store, tiny()))
 
 
 def test_a_store_of_zero_rows_is_refused(tmp_path, monkeypatch):
@@ -104,7 +106,7 @@ def test_a_store_of_zero_rows_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("tests.train.conftest.concept_rows", lambda rows, seed: zeros)
     store = Store(write_store(tmp_path / "store.zarr", documents=20))
     with pytest.raises(StoreError, match=r"a: median norm .*; rows are empty or zero"):
-        initialize_scale(fresh_without_scale(), store)
+        initialize_scale(fresh_without_scale(), StoreRows(store, tiny()))
 
 
 def fresh_without_scale() -> Crosscoder:

@@ -15,8 +15,9 @@ from store.loader import ShuffledLoader
 from store.reader import Store
 from train.config import TrainConfig
 from train.device import resolve_device
-from train.loop import TrainedDictionary, make_loader
+from train.loop import TrainedDictionary
 from train.loop import train as train_run
+from train.source import make_loader
 
 from .conftest import tiny
 
