@@ -79,7 +79,8 @@ def row_activations(
         for name, values in found.items():
             if name not in rows:
                 rows[name] = _empty(len(plan.row_token), values)
-            rows[name][_sent(batch.rows, values.device)] = _reduced(values, batch, pair)
+            index = _sent(batch.rows, values.device)
+            rows[name].index_copy_(0, index, _reduced(values, batch, pair))
     for hookpoint in model.hookpoints:
         rows.setdefault(hookpoint.name, torch.empty((0, hookpoint.width), dtype=torch.bfloat16))
     return _to_cpu(rows)

@@ -1,8 +1,9 @@
-"""Documents to aligned rows: one block after another, the next one planned while this one runs.
+"""Documents to aligned rows, one block after another.
 
 Models on one device run in turn on the same block; several devices run at the same time, each in
-a thread. Rows may still be on their way from a GPU when a block is handed on, so that the passes of
-the next one begin without waiting for them.
+a thread. Beside a GPU the next block is planned while this one runs, and its passes begin while
+this one's rows are still on their way. On CPUs the passes use every core, and a thread beside them
+would stop two cores whenever it takes one: there a block is planned while the one before is written.
 """
 
 from __future__ import annotations
@@ -117,7 +118,8 @@ def produce(
     planned = ((block, planner(block.documents)) for block in blocks)
     devices = _by_device(models)
     with ThreadPoolExecutor(len(devices), thread_name_prefix="device") as pool:
-        for documents, plan in ahead(planned):
+        on_cpu = all(model.device.type == "cpu" for model in models)
+        for documents, plan in planned if on_cpu else ahead(planned):
             yield RunBlock(
                 documents,
                 plan,
