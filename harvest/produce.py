@@ -2,8 +2,9 @@
 
 Models on one device run in turn on the same block; several devices run at the same time, each in
 a thread. Beside a GPU the next block is planned while this one runs, and its passes begin while
-this one's rows are still on their way. On CPUs the passes use every core, and a thread beside them
-would stop two cores whenever it takes one: there a block is planned while the one before is written.
+this one's rows are still on their way. On CPUs the passes use every core, and a thread beside
+them stops all cores whenever it takes one: there, planning goes beside the writing of the block
+before.
 """
 
 from __future__ import annotations
