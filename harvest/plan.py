@@ -80,8 +80,8 @@ class Planner:
 
     def __call__(self, documents: list[Document]) -> BlockPlan:
         """Tokenizes, aligns, cuts windows, and drops rows that are not wanted."""
-        kept, per_model, left_out = _encode(documents, self.tokenizers)
         same = len({tokenizer.serialized for tokenizer in self.tokenizers}) == 1
+        kept, per_model, left_out = _encode(documents, self.tokenizers, same)
         per_document = list(zip(*per_model, strict=True))
         pairings = [pair(tokens, same_tokenizer=same) for tokens in per_document]
         edges = [
@@ -202,10 +202,13 @@ class _ModelShare:
 
 
 def _encode(
-    documents: list[Document], tokenizers: Sequence[TextTokenizer]
+    documents: list[Document], tokenizers: Sequence[TextTokenizer], same: bool
 ) -> tuple[list[Document], list[list[Tokens]], dict[str, int]]:
     """Documents that every model can read, their tokens per model, and how many could not be."""
-    per_model = [tokenizer.encode(documents) for tokenizer in tokenizers]
+    if same and not any(document.turns for document in documents):  # chats differ by template
+        per_model = [tokenizers[0].encode(documents)] * len(tokenizers)
+    else:
+        per_model = [tokenizer.encode(documents) for tokenizer in tokenizers]
     refused = [
         next((tokens.reason for tokens in found if isinstance(tokens, LeftOut)), None)
         for found in zip(*per_model, strict=True)
