@@ -21,6 +21,7 @@ import yaml
 from harvest.run import harvest
 from harvest.settings import Settings
 from harvest.status import status as harvest_status
+from harvest.tasks import Task
 from pipeline.config import load_config
 from store.verify import verify
 
@@ -69,8 +70,8 @@ def config(model_pair, corpus, tmp_path):
     return file
 
 
-def start(config: Path, run_dir: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "harvest", "run", "--config", str(config)]
+def start(config: Path, run_dir: Path, *options: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "harvest", "run", "--config", str(config), *options]
     return subprocess.Popen(
         [*command, "--set", f"run_dir={run_dir}", "--json"],
         stdout=subprocess.PIPE,
@@ -170,3 +171,20 @@ def test_a_harvest_told_to_stop_commits_what_it_has_and_ends_byte_identical(
     if forgotten:
         shutil.rmtree(run_dir / "harvest")
     same_in_the_end(config, run_dir, undisturbed)
+
+
+def test_tasks_at_the_same_time_write_what_they_write_one_after_another(config, tmp_path):
+    tasks = [
+        start(config, tmp_path / "together", "--task", str(number), "--of", "2")
+        for number in range(2)
+    ]
+    for task in tasks:
+        _, errors = task.communicate(timeout=120)
+        assert task.returncode == 0, errors
+    alone = Settings.read(load_config(config, [f"run_dir={tmp_path / 'alone'}"]))
+    for number in (1, 0):
+        summary = harvest(alone, Task(number, 2))
+    assert summary.missing == []
+    wanted = contents(tmp_path / "alone" / "store.zarr")
+    assert contents(tmp_path / "together" / "store.zarr") == wanted
+    assert verify(tmp_path / "together" / "store.zarr").complete
