@@ -66,7 +66,7 @@ def remove_temporaries(folder: Path) -> None:
 
 def json_bytes(value: dict[str, Any]) -> bytes:
     """The content of a JSON file; equal values give equal bytes."""
-    return json.dumps(value, allow_nan=False).encode()
+    return json.dumps(value, indent=1, allow_nan=False).encode()
 
 
 def plain(value: dict[str, Any]) -> dict[str, Any]:
