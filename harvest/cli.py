@@ -12,7 +12,7 @@ import typer
 from harvest.align_cli import align
 from harvest.config import HarvestConfig
 from harvest.modules_cli import modules_
-from harvest.plan_cli import plan, print_plan
+from harvest.plan_cli import OfOption, plan, print_plan
 from harvest.status_cli import status
 from harvest.wording import left_out, paired
 from pipeline.command import (
@@ -55,15 +55,6 @@ TaskOption = Annotated[
         "or 0). Each owns the documents that a hash gives it and writes its own part.",
     ),
 ]
-OfOption = Annotated[
-    int | None,
-    typer.Option(
-        "--of",
-        help="How many tasks the store has; all must be told the same (default: the size of the "
-        "Slurm job array, or 1).",
-    ),
-]
-
 KEYS = "\n\n".join(
     [
         describe(HarvestConfig, "harvest"),
@@ -97,10 +88,13 @@ def run_(
     if check:
         return
     if dry_run:
-        print_plan(settings, as_json)
+        print_plan(settings, share.of, as_json)
         return
     summary = _harvest(settings, share)
-    print(json.dumps(asdict(summary), indent=2) if as_json else _done(summary, config, set_))
+    if as_json:
+        print(json.dumps(asdict(summary), indent=2))
+    else:
+        print(_done(summary, settings.harvest.rows, config, set_))
 
 
 app.command("plan", epilog=KEYS)(plan)
@@ -123,14 +117,21 @@ def _harvest(settings: Settings, task: Task) -> HarvestSummary:
         raise SystemExit(stopped.exit_code) from None
 
 
-def _done(summary: HarvestSummary, config: Path | None, overrides: list[str] | None) -> str:
+def _done(
+    summary: HarvestSummary, wanted: int | None, config: Path | None, overrides: list[str] | None
+) -> str:
     speed = summary.rows_per_second
-    state = "was already complete" if speed is None else f"{speed:,.0f} rows/s"
+    state = "was already complete" if speed is None else f"{speed:,.0f} rows/s in this run"
     lines = [
         f"{summary.store}: {summary.rows:,} rows of {summary.documents:,} documents, "
         f"{summary.bytes / 1e6:,.1f} MB; {state}",
         paired(summary.paired_fraction),
     ]
+    if wanted is not None and summary.rows < wanted and not summary.missing:
+        lines.append(
+            f"fewer than the {wanted:,} of harvest.rows: the corpus, or a task's share of it, does "
+            "not have more"
+        )
     if summary.left_out:
         lines.append(left_out(summary.left_out))
     if summary.missing:

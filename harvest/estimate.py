@@ -6,30 +6,25 @@ loading the models and some seconds; the corpus may be more or less dense furthe
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import get_args
 
 from harvest.batches import padding
-from harvest.corpus.blocks import DocumentBlock, read_blocks
-from harvest.corpus.reader import count_documents
+from harvest.corpus.blocks import DocumentBlock
+from harvest.forecast import SAMPLE_CHARACTERS, Forecast, forecast, read_sample
 from harvest.models.hooked import HookedModel
-from harvest.plan import BlockPlan, Planner
+from harvest.plan import Planner
 from harvest.produce import produce
+from harvest.room import free_bytes, store_bytes
 from harvest.settings import Settings
-from harvest.setup import load_models, make_planner
-from pipeline.errors import CorpusError, StoreError
-from pipeline.specs import CorpusSpec
-from store.block import Block, encode_text
+from harvest.setup import load_models, make_planner, make_schema
+from pipeline.errors import CorpusError
+from store.block import Block
 from store.chunks import encode_chunk, to_numpy
 from store.layout import activation_layout
-from store.schema import CodecName, Hookpoint
+from store.schema import CodecName, Hookpoint, StoreSchema
 
-SAMPLE_DOCUMENTS = 256
-SAMPLE_CHARACTERS = 2_000_000
 TIMED_CHARACTERS = 32_000
 CODECS: tuple[CodecName, ...] = get_args(CodecName)
 
@@ -38,10 +33,10 @@ CODECS: tuple[CodecName, ...] = get_args(CodecName)
 class Estimate:
     """Expected size and duration; None where the number of documents is not known ahead.
 
-    tokens and paired_fraction by model; hookpoint_bytes by hookpoint and codec (lossless as the
-    timed rows compress); bytes: of the configured codec, with row columns and texts;
-    padding_fraction: share of the forward passes' positions that are padding; left_out by reason,
-    of the sample.
+    tokens and paired_fraction by model; hookpoint_bytes: of the rows, by hookpoint and codec
+    (lossless as the timed rows compress); bytes: of the whole store with the configured codec, as
+    files on the disk; padding_fraction: share of the forward passes' positions that are padding;
+    left_out by reason, of the sample.
     """
 
     store: str
@@ -64,7 +59,7 @@ class Estimate:
         return max(0, (self.bytes or 0) - self.free_bytes)
 
 
-def estimate(settings: Settings) -> Estimate:
+def estimate(settings: Settings, parts: int = 1) -> Estimate:
     """Loads the models, plans a sample of the corpus, times a short pass."""
     if settings.corpus.piped:
         raise CorpusError(
@@ -74,105 +69,41 @@ def estimate(settings: Settings) -> Estimate:
     models = load_models(settings)
     planner = make_planner(settings, models)
     plan = planner(sample.documents)
-    timed = read_sample(settings.corpus, TIMED_CHARACTERS)
-    block, rate = _time(settings, models, planner, timed)
-    scale = _scale(settings, plan, sample)
-    size = round(_bytes(models, plan, settings.store.codec) * (scale or 0))
+    found = forecast(settings, plan, sample)
+    block, rate = time_block(settings, models, planner)
+    schema = make_schema(settings, models, {}, parts)
+    names = [model.name for model in models]
     return Estimate(
         store=str(settings.path),
         sample_documents=len(sample.documents),
-        documents=_scaled(len(sample.documents), scale),
-        tokens=None
-        if scale is None
-        else {
-            m.name: round(int(share.document_tokens.sum()) * scale)
-            for m, share in zip(models, plan.models, strict=True)
-        },
-        rows=_scaled(plan.rows, scale),
-        hookpoint_bytes=None
-        if scale is None
-        else {
-            hookpoint.name: {
-                codec: round(_row_bytes(hookpoint, codec, block) * plan.rows * scale)
-                for codec in CODECS
-            }
-            for model in models
-            for hookpoint in model.hookpoints
-        },
-        bytes=None if scale is None else size,
-        seconds=None if scale is None or rate is None else scale * plan.rows / rate,
+        documents=found.documents if found else None,
+        tokens=dict(zip(names, found.tokens, strict=True)) if found else None,
+        rows=found.rows if found else None,
+        hookpoint_bytes=_hookpoint_bytes(schema, found, block) if found else None,
+        bytes=store_bytes(schema, found, _lossless(schema, block)) if found else None,
+        seconds=found.rows / rate if found and rate else None,
         free_bytes=free_bytes(settings.path),
         rows_per_second=rate,
         paired_fraction={
-            model.name: plan.rows / max(1, len(share.ids))
-            for model, share in zip(models, plan.models, strict=True)
+            name: plan.rows / max(1, len(share.ids))
+            for name, share in zip(names, plan.models, strict=True)
         },
         padding_fraction=padding(
             [share.lengths for share in plan.models], settings.harvest.batch_tokens
         ),
-        left_out={**plan.left_out, **{reason: len(d) for reason, d in plan.dropped.items()}},
+        left_out={
+            **sample.excluded,
+            **plan.left_out,
+            **{reason: len(documents) for reason, documents in plan.dropped.items()},
+        },
     )
 
 
-def refuse_without_room(
-    settings: Settings, models: Sequence[HookedModel], planner: Planner, sample: DocumentBlock
-) -> None:
-    """Raises StoreError if the disk cannot hold what is still to be written, by this sample.
-
-    Counts the whole store, whatever the number of tasks, less what of it is there already.
-    """
-    plan = planner(sample.documents)
-    scale = _scale(settings, plan, sample)
-    if scale is None:
-        return
-    written = sum(file.stat().st_size for file in settings.path.rglob("*") if file.is_file())
-    needed = round(_bytes(models, plan, settings.store.codec) * scale) - written
-    refuse_too_large(settings.path, needed)
-
-
-def refuse_too_large(store: Path, needed: int) -> None:
-    """Raises StoreError if there is less room than `needed` bytes."""
-    free = free_bytes(store)
-    if needed > free:
-        raise StoreError(
-            f"{store}: about {needed / 1e9:,.2f} GB are to be written and {free / 1e9:,.2f} GB are "
-            "free; free space, choose another run_dir, a smaller store.codec or harvest.rows"
-        )
-
-
-def read_sample(corpus: CorpusSpec, characters: int) -> DocumentBlock:
-    """The first documents, at least one. Raises CorpusError if there is none."""
-    blocks = read_blocks(
-        corpus,
-        cursor=0,
-        state=None,
-        task=0,
-        of=1,
-        seen=(),
-        max_documents=SAMPLE_DOCUMENTS,
-        max_characters=characters,
-    )
-    for block in blocks:
-        return block
-    raise no_documents(corpus)
-
-
-def no_documents(corpus: CorpusSpec) -> CorpusError:
-    """What is to be said of a corpus without documents."""
-    paths = ", ".join(str(source.path) for source in corpus.named_sources.values())
-    return CorpusError(f"corpus.path: {paths} holds no documents")
-
-
-def free_bytes(store: Path) -> int:
-    """Room on the disk where the store is, or would be."""
-    folder = next(folder for folder in store.absolute().parents if folder.is_dir())
-    return shutil.disk_usage(folder).free
-
-
-def _time(
-    settings: Settings, models: list[HookedModel], planner: Planner, sample: DocumentBlock
+def time_block(
+    settings: Settings, models: list[HookedModel], planner: Planner
 ) -> tuple[Block, float | None]:
-    """A short block, and rows per second of it, after a warm-up; None if it has no rows."""
+    """A short block of the corpus, and rows per second of it; None if it has no rows."""
+    sample: DocumentBlock = read_sample(settings.corpus, TIMED_CHARACTERS)
     warm, timed = (produce(models, planner, [sample], settings.harvest) for _ in range(2))
     next(warm).block()
     start = time.perf_counter()
@@ -180,29 +111,24 @@ def _time(
     return block, len(block.document) / (time.perf_counter() - start) or None
 
 
-def _scale(settings: Settings, plan: BlockPlan, sample: DocumentBlock) -> float | None:
-    """How many times the sample's documents will be harvested, where that is known ahead."""
-    total = count_documents(settings.corpus)
-    if total is None and len(sample.documents) < SAMPLE_DOCUMENTS:
-        characters = sum(len(document.text) for document in sample.documents)
-        total = sample.end if characters < SAMPLE_CHARACTERS else None
-    scales = [] if total is None else [total / sample.end]
-    if settings.harvest.rows is not None and plan.rows:
-        scales.append(settings.harvest.rows / plan.rows)
-    return min(scales, default=None)
+def _hookpoint_bytes(
+    schema: StoreSchema, found: Forecast, block: Block
+) -> dict[str, dict[CodecName, int]]:
+    return {
+        hookpoint.name: {
+            codec: round(_row_bytes(hookpoint, codec, block) * found.rows) for codec in CODECS
+        }
+        for hookpoint in schema.hookpoints
+    }
 
 
-def _scaled(count: int, scale: float | None) -> int | None:
-    return None if scale is None else round(count * scale)
-
-
-def _bytes(models: Sequence[HookedModel], plan: BlockPlan, codec: CodecName) -> int:
-    """Bytes of the plan's activations, row columns and texts; too many if `codec` is lossless."""
-    hookpoints = [hookpoint for model in models for hookpoint in model.hookpoints]
-    activations = sum(activation_layout(h, 1, codec).chunk_bytes for h in hookpoints)
-    columns = 4 * (3 + len(models))
-    texts = sum(len(encode_text(document.text)) for document in plan.documents)
-    return (activations + columns) * plan.rows + texts
+def _lossless(schema: StoreSchema, block: Block) -> float:
+    """What the lossless codec leaves of the block's activations."""
+    sizes = {
+        codec: sum(_row_bytes(hookpoint, codec, block) for hookpoint in schema.hookpoints)
+        for codec in CODECS
+    }
+    return sizes["lossless"] / sizes["none"]
 
 
 def _row_bytes(hookpoint: Hookpoint, codec: CodecName, block: Block) -> float:

@@ -30,7 +30,7 @@ def fingerprints(models: dict[str, ModelSpec], corpus: CorpusSpec) -> dict[str, 
 
     Raises ModelError or CorpusError for what cannot be read.
     """
-    found = {f"models.{name}": _model(name, spec) for name, spec in models.items()}
+    found = {f"models.{name}": _model(name, models) for name in models}
     for source in corpus_sources(corpus):
         found[f"corpus.{source.name}" if corpus.sources else "corpus"] = _source(source)
     return found
@@ -50,12 +50,13 @@ def _blake2b() -> hashlib.blake2b:
     return hashlib.blake2b(digest_size=32)
 
 
-def _model(name: str, spec: ModelSpec) -> str:
+def _model(name: str, models: dict[str, ModelSpec]) -> str:
     """Of the weights and tokenizer, and of the adapter and the chat template if there are any."""
+    spec = models[name]
     parts = [_weights(name, spec)]
     if spec.adapter is not None:
         parts.append(f"adapter {_adapter(name, spec.adapter)}")
-    if spec.chat_template is not None and spec.chat_template.endswith(".jinja"):
+    if spec.chat_template is not None and spec.chat_template not in models:
         parts.append(f"chat template {_template(name, spec.chat_template)}")
     return ", ".join(parts)
 

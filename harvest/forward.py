@@ -70,17 +70,18 @@ def row_activations(
         before_pass()
         try:
             found = model.activations(batch.input_ids, batch.attention_mask)
+            for name, values in found.items():
+                if name not in rows:
+                    rows[name] = _empty(len(plan.row_token), values)
+                index = _sent(batch.rows, values.device)
+                rows[name].index_copy_(0, index, _reduced(values, batch, pair))
         except torch.OutOfMemoryError:
             raise ModelError(
                 f"models.{model.name}: out of memory in a pass of {batch.input_ids.numel()} "
-                f"tokens on {model.device}; lower harvest.batch_tokens (now {batch_tokens}); a "
-                "store begun with another value cannot be continued: delete it"
+                f"tokens on {model.device}; lower harvest.batch_tokens (now {batch_tokens}); "
+                "if that does not help, harvest.block_characters; a store begun with other values "
+                "cannot be continued: delete it"
             ) from None
-        for name, values in found.items():
-            if name not in rows:
-                rows[name] = _empty(len(plan.row_token), values)
-            index = _sent(batch.rows, values.device)
-            rows[name].index_copy_(0, index, _reduced(values, batch, pair))
     for hookpoint in model.hookpoints:
         rows.setdefault(hookpoint.name, torch.empty((0, hookpoint.width), dtype=torch.bfloat16))
     return _to_cpu(rows)

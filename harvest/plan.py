@@ -81,7 +81,7 @@ class Planner:
     def __call__(self, documents: list[Document]) -> BlockPlan:
         """Tokenizes, aligns, cuts windows, and drops rows that are not wanted."""
         same = len({tokenizer.serialized for tokenizer in self.tokenizers}) == 1
-        kept, per_model, left_out = _encode(documents, self.tokenizers, same)
+        per_model, left_out = _encode(documents, self.tokenizers, same)
         per_document = list(zip(*per_model, strict=True))
         pairings = [pair(tokens, same_tokenizer=same) for tokens in per_document]
         edges = [
@@ -96,11 +96,11 @@ class Planner:
             for model, tokenizer in enumerate(self.tokenizers)
         ]
         document = np.repeat(
-            np.arange(len(kept), dtype=np.int32), [len(pairing) for pairing in pairings]
+            np.arange(len(documents), dtype=np.int32), [len(pairing) for pairing in pairings]
         )
         keep, dropped = self._choose(shares, document)
         return BlockPlan(
-            documents=kept,
+            documents=documents,
             document=document[keep],
             char_start=_joined([pairing.char_start for pairing in pairings], np.int32)[keep],
             char_end=_joined([pairing.char_end for pairing in pairings], np.int32)[keep],
@@ -175,9 +175,9 @@ class _ModelShare:
         )
 
     def place(self) -> Int64[np.ndarray, " rows"]:
-        """Position of each row's token in its forward pass."""
-        window = np.searchsorted(self.window_start, self.row_token, side="right") - 1
-        return self.row_token - self.window_start[window] + len(self.tokenizer.prefix)
+        """Position in its forward pass of the first token that each row is of."""
+        window = np.searchsorted(self.window_start, self.row_first, side="right") - 1
+        return self.row_first - self.window_start[window] + len(self.tokenizer.prefix)
 
     def special(self) -> Bool[np.ndarray, " rows"]:
         """Which rows' tokens are special ones."""
@@ -203,8 +203,11 @@ class _ModelShare:
 
 def _encode(
     documents: list[Document], tokenizers: Sequence[TextTokenizer], same: bool
-) -> tuple[list[Document], list[list[Tokens]], dict[str, int]]:
-    """Documents that every model can read, their tokens per model, and how many could not be."""
+) -> tuple[list[list[Tokens]], dict[str, int]]:
+    """The documents' tokens per model, and how many one of the models cannot read.
+
+    Those have no tokens. They stay, so that the store knows all texts that were there before.
+    """
     if same and not any(document.turns for document in documents):  # chats differ by template
         per_model = [tokenizers[0].encode(documents)] * len(tokenizers)
     else:
@@ -213,12 +216,15 @@ def _encode(
         next((tokens.reason for tokens in found if isinstance(tokens, LeftOut)), None)
         for found in zip(*per_model, strict=True)
     ]
-    good = [number for number, reason in enumerate(refused) if reason is None]
-    return (
-        [documents[number] for number in good],
-        [[tokens[number] for number in good] for tokens in per_model],  # type: ignore[misc]
-        dict(Counter(reason for reason in refused if reason is not None)),
-    )
+    none = np.zeros(0, np.int32)
+    readable = [
+        [
+            Tokens(none, none, none) if reason or isinstance(one, LeftOut) else one
+            for one, reason in zip(tokens, refused, strict=True)
+        ]
+        for tokens in per_model
+    ]
+    return readable, dict(Counter(reason for reason in refused if reason is not None))
 
 
 def _shifted(before: np.ndarray, pieces: list[np.ndarray]) -> Int64[np.ndarray, " values"]:

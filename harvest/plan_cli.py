@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
@@ -18,26 +19,43 @@ if TYPE_CHECKING:
     from harvest.settings import Settings
 
 
-def plan(config: ConfigOption = None, set_: SetOption = None, as_json: JsonOption = False) -> None:
+OfOption = Annotated[
+    int | None,
+    typer.Option(
+        "--of",
+        help="How many tasks the store has; all must be told the same (default: the size of the "
+        "Slurm job array, or 1).",
+    ),
+]
+
+
+def plan(
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    of: OfOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Says what a harvest would write and take, from a sample and a short measured pass.
 
     Exits with code 1 if the disk cannot hold it.
     """
     from harvest.settings import Settings
+    from harvest.tasks import Task
 
     settings = Settings.read(read_config(config, set_))
     settings.check_files()
-    print_plan(settings, as_json)
+    print_plan(settings, Task.read(0 if of else None, of).of, as_json)
 
 
-def print_plan(settings: Settings, as_json: bool) -> None:
+def print_plan(settings: Settings, parts: int, as_json: bool) -> None:
     """Measures, prints, and raises StoreError if the disk cannot hold it."""
     from transformers.utils import logging
 
-    from harvest.estimate import estimate, refuse_too_large
+    from harvest.estimate import estimate
+    from harvest.room import refuse_too_large
 
     logging.disable_progress_bar()
-    expected = estimate(settings)
+    expected = estimate(settings, parts)
     if as_json:
         print(json.dumps(asdict(expected), indent=2))
     else:
@@ -75,7 +93,8 @@ def _print(expected: Estimate, codec: str) -> None:
 def _table(expected: Estimate, codec: str) -> Table:
     """Bytes on disk per hookpoint and codec; the codec of the configuration is marked."""
     costs = expected.hookpoint_bytes or {}
-    table = Table("hookpoint", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("hookpoint", overflow="fold")
     codecs = list(next(iter(costs.values())))
     for name in codecs:
         table.add_column(f"{name} (store.codec)" if name == codec else name, justify="right")

@@ -43,8 +43,8 @@ class RunBlock:
     def block(self, most_rows: int | None = None) -> Block:
         """The rows for the store, at most so many; of documents, then, only those that have some.
 
-        Documents are whole: what is said of tokens and of rows left out is said of all documents
-        that the block keeps, also of the one that `most_rows` cuts.
+        What is said of tokens and of rows left out is said of all documents that the block keeps,
+        the one that `most_rows` cuts included; what is said of documents, of all that were read.
         """
         activations: dict[str, torch.Tensor] = {}
         for found in self.activations:
@@ -86,10 +86,13 @@ class RunBlock:
     ) -> tuple[Int64[np.ndarray, " kept"], Int64[np.ndarray, " outliers"]]:
         """Numbers of the rows that stay and of those that do not."""
         outlying = np.zeros(self.plan.rows, bool)
+        finite = np.ones(self.plan.rows, bool)  # what is not has to stop the harvest
         if self.outlier_norm is not None and self.plan.rows:
             for values in activations.values():
-                norm = torch.linalg.vector_norm(values, dim=1, dtype=torch.float32)
+                norm = torch.linalg.vector_norm(values, dim=1, dtype=torch.float64)
                 outlying |= (norm > self.outlier_norm * norm.median()).numpy()
+                finite &= norm.isfinite().numpy()
+            outlying &= finite
         return np.flatnonzero(~outlying), np.flatnonzero(outlying)
 
 
@@ -99,9 +102,7 @@ def refuse_non_finite(block: Block, run: RunBlock) -> None:
     if found is None:
         return
     hookpoint, row = found
-    document = run.plan.documents[int(block.document[row])]
-    numbers = zip(run.documents.documents, run.documents.numbers, strict=True)
-    number = next(number for one, number in numbers if one is document)
+    number = run.documents.numbers[int(block.document[row])]
     raise ModelError(
         f"{hookpoint}: activation is not finite in document {number} at character "
         f"{int(block.char_end[row])}; give the model dtype bfloat16 or float32"

@@ -23,7 +23,8 @@ SECONDS_BETWEEN = 5.0
 class TaskProgress(BaseModel):
     """What a task last said of itself. `rows` count uncommitted ones too; times are Unix times.
 
-    cursor, state: documents of the corpus done with as of a commit, and where its reader was then.
+    schema_digest: of the store it speaks of; cursor, state: documents of the corpus done with as of
+    a commit, and where its reader was then.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -38,6 +39,7 @@ class TaskProgress(BaseModel):
     documents: int
     updated: float
     stopped: bool = False
+    schema_digest: str = ""
     cursor: int = 0
     state: dict[str, Any] | None = None
 
@@ -52,15 +54,23 @@ class TaskProgress(BaseModel):
 class ProgressFile:
     """Writes a task's progress: at every commit, and every few seconds in between."""
 
-    def __init__(self, store: Path, task: Task, rows: int) -> None:
+    def __init__(
+        self,
+        store: Path,
+        task: Task,
+        rows: int,
+        schema_digest: str = "",
+        cursor: int = 0,
+        state: dict[str, Any] | None = None,
+    ) -> None:
         self._path = progress_path(store, task.index)
+        self._schema_digest = schema_digest
         self._task = task
         self._rows_before = rows
         self._begun = time.monotonic()
         self._written = 0.0
         self._stopped = False
-        self._cursor = 0
-        self._state: dict[str, Any] | None = None
+        self._cursor, self._state = cursor, state
         self._said: tuple[int, int | None, int] = (rows, None, 0)
         self.rows_per_second: float | None = None
 
@@ -102,6 +112,7 @@ class ProgressFile:
             documents=documents,
             updated=time.time(),
             stopped=self._stopped,
+            schema_digest=self._schema_digest,
             cursor=self._cursor,
             state=self._state,
         )

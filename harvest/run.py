@@ -7,7 +7,8 @@ machine. Memory: a few blocks of activations (see harvest.block_characters).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,25 +19,22 @@ from rich.progress import Progress, TaskID
 from harvest.background import Background
 from harvest.corpus.blocks import DocumentBlock, read_blocks
 from harvest.corpus.reader import count_documents
-from harvest.estimate import (
-    SAMPLE_CHARACTERS,
-    no_documents,
-    read_sample,
-    refuse_without_room,
-)
 from harvest.fingerprint import fingerprints
+from harvest.forecast import SAMPLE_CHARACTERS, forecast, no_documents, read_sample
 from harvest.models.hooked import HookedModel
 from harvest.plan import Planner
 from harvest.produce import RunBlock, produce, refuse_non_finite
 from harvest.progress import ProgressFile, read_progress
+from harvest.room import bytes_below, refuse_without_room
 from harvest.settings import Settings
 from harvest.setup import already_complete, load_models, make_planner, make_schema
 from harvest.stopping import Stopped, StopSignal, stop_signal
 from harvest.tasks import WHOLE, Task
 from pipeline.command import progress_bar
-from pipeline.errors import StoreError
+from pipeline.errors import CorpusError, StoreError
 from store.files import make_folder
 from store.reader import Store
+from store.root import schema_digest
 from store.writer import NonFinite, PartWriter
 
 
@@ -70,9 +68,11 @@ def harvest(settings: Settings, task: Task = WHOLE) -> HarvestSummary:
     sample = None if settings.corpus.piped else read_sample(settings.corpus, SAMPLE_CHARACTERS)
     models = load_models(settings)
     planner = make_planner(settings, models)
-    if sample is not None:
-        refuse_without_room(settings, models, planner, sample)
     schema = make_schema(settings, models, prints, task.of)
+    if sample is not None:
+        found = forecast(settings, planner(sample.documents), sample)
+        if found is not None:
+            refuse_without_room(settings.path, schema, found)
     with PartWriter(settings.path, schema, task.index, commit_rows=schema.chunk_rows) as writer:
         rate = write_part(settings, task, models, planner, writer)
     return summarize(settings.path, rate)
@@ -97,7 +97,7 @@ def summarize(path: Path, rate: float | None) -> HarvestSummary:
         store=str(path),
         rows=store.rows,
         documents=len(store.documents),
-        bytes=sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
+        bytes=bytes_below(path),
         paired_fraction={name: store.paired_fraction(name) for name in store.schema.models},
         left_out=store.excluded,
         missing=sorted([*store.missing_parts, *incomplete]),
@@ -121,31 +121,49 @@ class _Run:
         self._models = models
         self._planner = planner
         self._writer = writer
-        self._progress = ProgressFile(settings.path, task, writer.rows)
+        self._digest = schema_digest(writer.schema)
+        self._state = self._known_state()
+        self._progress = ProgressFile(
+            settings.path, task, writer.rows, self._digest, writer.cursor, self._state
+        )
         self._most_rows = task.share(settings.harvest.rows)
         self._total = count_documents(settings.corpus)
-        self._state: dict[str, Any] | None = None
+        self._documents, self._excluded = 0, Counter[str]()
 
     def write(self) -> float | None:
         """Reads and writes to the end of the corpus or of the rows wanted; rows per second."""
         try:
             with stop_signal() as stop, progress_bar("rows") as bar, Background(self._append) as to:
                 self._show = partial(_show, bar, bar.add_task("harvest", total=None, note=""))
+                self._progress.update(self._writer.rows, None, self._writer.cursor)
                 for run in self._runs(stop):
                     to.put(run)
+                stop.raise_if_set()  # what ended may be a pipe that the same Ctrl-C has cut
         except Stopped:
             self._writer.pause()
             self._progress.stopped(self._writer.cursor, self._state)
             raise
-        if self._writer.cursor == self._writer.rows_appended == 0 and self._task.of == 1:
-            raise no_documents(self._settings.corpus)
+        self._refuse_nothing()
         self._writer.finish()
         self._progress.finished(self._writer.rows)
         return self._progress.rows_per_second
 
+    def _refuse_nothing(self) -> None:
+        """Raises CorpusError if no document gave a row; a task of several may have none."""
+        if self._writer.rows_appended or self._task.of > 1:
+            return
+        if not self._documents:
+            raise no_documents(self._settings.corpus)
+        left_out = ", ".join(f"{count:,} {reason}" for reason, count in self._excluded.items())
+        raise CorpusError(
+            f"corpus: its {self._documents:,} documents gave no row (left out: "
+            f"{left_out or 'nothing; the models share no token end'}); see `harvest align`, and "
+            "the keys of harvest that leave rows out"
+        )
+
     def _runs(self, stop: StopSignal) -> Iterator[RunBlock]:
         """Every block behind the writer's cursor, until there are rows enough."""
-        blocks = self._document_blocks()
+        blocks = self._document_blocks(stop.raise_if_set)
         config = self._settings.harvest
         planned = self._writer.rows
         for run in produce(self._models, self._planner, blocks, config, stop.raise_if_set):
@@ -155,21 +173,26 @@ class _Run:
             if self._most_rows is not None and rows >= self._most_rows:
                 return
 
-    def _document_blocks(self) -> Iterator[DocumentBlock]:
+    def _known_state(self) -> dict[str, Any] | None:
+        """Where the corpus' reader was at the writer's cursor, if the last run said so."""
+        said = read_progress(self._settings.path, self._task.index)
+        known = said and (said.schema_digest, said.cursor) == (self._digest, self._writer.cursor)
+        return said.state if said and known else None
+
+    def _document_blocks(self, check: Callable[[], None]) -> Iterator[DocumentBlock]:
         writer, config = self._writer, self._settings.harvest
         if self._most_rows is not None and writer.rows >= self._most_rows:
             return iter(())
-        said = read_progress(self._settings.path, self._task.index)
-        known = said is not None and said.cursor == writer.cursor
         return read_blocks(
             self._settings.corpus,
             cursor=writer.cursor,
-            state=said.state if said is not None and known else None,
+            state=self._state,
             task=self._task.index,
             of=self._task.of,
             seen=writer.document_hashes() if self._settings.corpus.deduplicate else (),
             max_documents=config.block_documents,
             max_characters=config.block_characters,
+            check=check,
         )
 
     def _append(self, run: RunBlock) -> None:
@@ -185,6 +208,8 @@ class _Run:
         except NonFinite:
             refuse_non_finite(block, run)
             raise
+        self._documents += len(block.texts)
+        self._excluded.update(block.excluded)
         self._state = run.documents.state
         if writer.cursor != committed:
             self._progress.committed(writer.cursor, self._state)

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harvest.wording import duration
-from pipeline.command import ConfigOption, JsonOption, SetOption, read_config
+from pipeline.command import ConfigOption, JsonOption, SetOption, next_command, read_config
 
 if TYPE_CHECKING:
     from harvest.status import HarvestStatus, TaskStatus
@@ -40,10 +40,13 @@ def status(
     if as_json:
         print(json.dumps(asdict(found), indent=2))
     else:
-        _print(found)
+        more = "" if store is None else ", with the configuration that this store was begun with"
+        _print(found, config, set_, more)
 
 
-def _print(found: HarvestStatus) -> None:
+def _print(
+    found: HarvestStatus, config: Path | None, overrides: list[str] | None, with_what: str
+) -> None:
     out = Console(highlight=False)
     table = Table(box=None, pad_edge=False)
     table.add_column("task", justify="right")
@@ -66,7 +69,8 @@ def _print(found: HarvestStatus) -> None:
     if idle:
         more = f" (and {len(idle) - 1} more)" if len(idle) > 1 else ""
         which = "" if len(found.tasks) == 1 else f" --task {idle[0]} --of {len(found.tasks)}"
-        out.print(f"next: harvest run{which}{more}", markup=False)
+        again = next_command(f"harvest run{which}", config, overrides)
+        out.print(f"next: {again}{more}{with_what}", markup=False, soft_wrap=True)
 
 
 def _cells(task: TaskStatus) -> list[str]:

@@ -36,6 +36,8 @@ class Task:
         if (index is None) != (of is None):
             raise ConfigError("--task and --of: give both, e.g. --task 0 --of 4")
         task = cls(index or 0, 1 if of is None else of)
+        if task.of < 1:
+            raise ConfigError(f"--of {task.of}: a store has at least one task")
         if not 0 <= task.index < task.of:
             raise ConfigError(
                 f"--task {task.index} --of {task.of}: tasks are numbered from 0 to {task.of - 1}"
@@ -65,6 +67,8 @@ def _of_whole_array(index: int, environment: Mapping[str, str]) -> tuple[int, in
 
 
 def _number(name: str, value: str) -> int:
+    if not value:
+        raise ConfigError(f"{name} is not set, as it is in a job array; give --task and --of")
     if not value.isdecimal():
         raise ConfigError(f"{name}={value!r} is not a number; give --task and --of")
     return int(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def paired(fractions: dict[str, float]) -> str:
-    """Share of each model's text tokens that became rows."""
+    """Share of each model's tokens that became rows."""
     return "tokens paired: " + ", ".join(f"{name} {share:.1%}" for name, share in fractions.items())
 
 

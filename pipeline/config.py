@@ -205,7 +205,7 @@ def _override(raw: dict[str, Any], text: str) -> str:
     if not equals or not dotted:
         raise ConfigError(f"--set {text}: expected section.key=value, e.g. train.k=64")
     try:
-        parsed = yaml.safe_load(value)
+        parsed = value if value == "-" else yaml.safe_load(value)  # standard input, not a list
     except yaml.YAMLError:
         parsed = value
     *parents, last = dotted.split(".")

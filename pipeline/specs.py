@@ -120,7 +120,9 @@ class CorpusSpec(SourceSpec):
             return self
         own = sorted(self.model_fields_set - {"sources", "deduplicate"})
         if own:
-            raise ValueError(f"{own[0]} belongs into each of the sources when there are sources")
+            raise ValueError(
+                f"{' and '.join(own)} stand beside sources; put them into each of the sources"
+            )
         for name, source in self.sources.items():
             if source.path is None:
                 raise ValueError(f"sources.{name} needs a path")

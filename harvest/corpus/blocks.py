@@ -7,7 +7,7 @@ bits.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,14 +46,16 @@ def read_blocks(
     seen: Iterable[int],
     max_documents: int,
     max_characters: int,
+    check: Callable[[], None] = lambda: None,
 ) -> Iterator[DocumentBlock]:
     """Blocks of task `task` of `of`, from document `cursor` on. Raises CorpusError.
 
     A block has at most `max_documents`, and ends early once it has `max_characters`. state: that
     of the block that ended at `cursor`, a shortcut. seen: hashes of the documents before that are
-    not to be harvested again, where the corpus is deduplicated.
+    not to be harvested again, where the corpus is deduplicated. check: called for every document,
+    also of those passed over; what it raises ends the reading.
     """
-    reader = CorpusReader(corpus, cursor, state)
+    reader = CorpusReader(corpus, cursor, state, check)
     chooser = _Chooser(task, of, HashSet(seen) if corpus.deduplicate else None)
     documents: list[Document] = []
     numbers: list[int] = []

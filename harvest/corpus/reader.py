@@ -6,7 +6,7 @@ another one there at once; without it, the documents before are read again and p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
@@ -44,12 +44,20 @@ class CorpusReader:
     """The documents of a corpus behind the first `cursor`, mixed; `cursor` counts on.
 
     state: what an earlier reader's `state` gave at this cursor; one that does not fit is ignored.
+    check: called ahead of every document; what it raises ends the reading.
     Raises CorpusError, from reading too.
     """
 
-    def __init__(self, corpus: CorpusSpec, cursor: int = 0, state: Any | None = None) -> None:
+    def __init__(
+        self,
+        corpus: CorpusSpec,
+        cursor: int = 0,
+        state: Any | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         check_corpus(corpus)
         self.cursor = cursor
+        self._check = check
         self._sources = corpus_sources(corpus)
         if not self._seek(state):
             self._skip()
@@ -59,6 +67,7 @@ class CorpusReader:
 
     def __next__(self) -> Document:
         while (source := self._mixture.next()) is not None:
+            self._check()
             document = self._readers[source].read()
             if document is not None:
                 self._mixture.add(source)
@@ -102,6 +111,7 @@ class CorpusReader:
         self._mixture = self._mix()
         skipped = 0
         while skipped < self.cursor:
+            self._check()
             source = self._mixture.next()
             if source is None:
                 raise CorpusError(

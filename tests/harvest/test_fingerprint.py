@@ -100,7 +100,12 @@ def test_a_chat_template_counts_by_its_text(folder, corpus, tmp_path):
     template.write_text("y")
     after = fingerprints(model(folder, chat_template=str(template)), corpus)["models.a"]
     assert len({plain, before, after}) == 3
-    assert fingerprints(model(folder, chat_template="b"), corpus)["models.a"] == plain
+    other = tmp_path / "chat.j2"
+    other.write_text("z")
+    named = fingerprints(model(folder, chat_template=str(other)), corpus)["models.a"]
+    assert named not in (plain, before, after)
+    both = {**model(folder, chat_template="b"), "b": model(folder)["a"]}
+    assert fingerprints(both, corpus)["models.a"] == plain
 
 
 def test_every_source_counts_by_its_own_files(folder, tmp_path):

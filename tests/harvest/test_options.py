@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import namedtuple
@@ -10,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from harvest.estimate import estimate
 from harvest.produce import OUTLIERS
@@ -18,7 +20,7 @@ from harvest.settings import Settings
 from harvest.status import status
 from harvest.tasks import WHOLE, Task
 from pipeline.config import Config
-from pipeline.errors import CorpusError, StoreError
+from pipeline.errors import CorpusError, ModelError, StoreError
 from store.reader import Store
 from store.verify import verify
 
@@ -236,3 +238,30 @@ def test_an_estimate_says_bytes_per_hookpoint_and_codec_and_the_rows_wanted(sett
     assert 0 < sizes["lossless"] < 1.2 * sizes["none"]
     assert 0 <= expected.padding_fraction < 0.5
     assert expected.tokens.keys() == {"a", "b"}
+
+
+def test_an_estimate_knows_that_a_small_source_ends_early(settings, corpus_file, tmp_path):
+    (tmp_path / "many.txt").write_text("It is a truth universally acknowledged.\n" * 400)
+    sources = {
+        "few": {"path": str(corpus_file), "limit": 12},
+        "many": {"path": str(tmp_path / "many.txt"), "format": "lines"},
+    }
+    made = settings(corpus={"sources": sources})
+    expected = estimate(made)
+    assert (expected.documents, expected.rows) == (412, harvest(made).rows)
+
+
+def test_what_left_everything_out_is_said(settings):
+    with pytest.raises(CorpusError, match=r"gave no row \(left out: [\d,]+ rows among the first"):
+        harvest(settings(skip_first=400))
+
+
+def test_infinite_rows_are_no_outliers(settings, model_pair, tmp_path):
+    weights = load_file(model_pair["a"] / "model.safetensors")
+    name = "model.layers.1.mlp.down_proj.weight"
+    weights[name] = weights[name] * float("inf")
+    shutil.copytree(model_pair["a"], tmp_path / "broken")
+    save_file(weights, tmp_path / "broken" / "model.safetensors", metadata={"format": "pt"})
+    broken = settings(models={"a": {"path": str(tmp_path / "broken")}}, outlier_norm=1.5)
+    with pytest.raises(ModelError, match=r"a\.model\.layers\.1\.out: activation is not finite"):
+        harvest(broken)

@@ -91,7 +91,7 @@ def test_rows_are_the_common_ends_less_what_is_not_wanted(case):
         for tokenizer, share in zip(tokenizers, everything.models, strict=True):
             token = int(share.row_token[row])
             ((start, _),) = (w for w in windows_of(share) if w[0] <= token < w[1])
-            places.append(len(tokenizer.prefix) + token - start)
+            places.append(len(tokenizer.prefix) + int(share.row_first[row]) - start)
             ids.append(int(share.ids[token]))
         if min(places) < config.skip_first:
             counts[FIRST] += 1
@@ -145,8 +145,9 @@ def test_a_document_that_one_model_cannot_read_is_left_out_for_all_and_counted()
     one = Cutter(cuts, "one")
     two = Cutter(cuts, "two", refused=frozenset({"1abc"}))
     plan = Planner((one, two), (8, 8), HarvestConfig())(documents(cuts))
-    assert [document.text for document in plan.documents] == ["0ab", "2a"]
-    assert plan.document.tolist() == [0, 0, 1]
+    assert [document.text for document in plan.documents] == list(cuts)
+    assert plan.document.tolist() == [0, 0, 2]
+    assert [share.document_tokens.tolist() for share in plan.models] == [[2, 0, 1]] * 2
     assert plan.left_out == {"chats refused": 1}
     assert [share.ids.tolist() for share in plan.models] == [[7, 21 % 11, 14 % 11]] * 2
 

@@ -284,13 +284,14 @@ def test_a_corpus_without_documents_is_refused(model_pair, tmp_path):
 def test_an_estimate_writes_nothing_and_is_exact_for_a_corpus_that_it_read_whole(
     harvested, documents, model_pair, corpus_file, tmp_path
 ):
-    summary, _ = harvested
+    summary, store = harvested
     settings = make_settings(model_pair, corpus_file, tmp_path)
     expected = estimate(settings)
     assert (expected.rows, expected.documents) == (summary.rows, summary.documents)
     assert expected.paired_fraction == summary.paired_fraction
-    text_bytes = sum(len(text.encode()) for text in documents["text"])
-    assert expected.bytes == summary.rows * (2 * (32 + 48) + 4 * 5) + text_bytes
+    files = [file for file in store.path.rglob("*") if file.is_file() and "c" in file.parts]
+    data = [file for file in files if "commits" not in file.parts]
+    assert expected.bytes == sum(file.stat().st_size for file in data)
     assert not settings.path.exists()
 
 

@@ -51,10 +51,10 @@ def test_an_array_that_is_not_numbered_from_zero_is_refused_with_the_remedy(envi
         (None, 4, {}, "give both"),
         (4, 4, {}, "--task 4 --of 4: tasks are numbered from 0 to 3"),
         (-1, 4, {}, "--task -1"),
-        (0, 0, {}, "--of 0"),
+        (0, 0, {}, "--of 0: a store has at least one task"),
         (None, 2, array(5, 0, 7), "--task 5 --of 2"),
         (None, None, {"SLURM_ARRAY_TASK_ID": "x"}, "SLURM_ARRAY_TASK_ID='x'"),
-        (None, None, {"SLURM_ARRAY_TASK_ID": "0"}, "SLURM_ARRAY_TASK_MIN=''"),
+        (None, None, {"SLURM_ARRAY_TASK_ID": "0"}, "SLURM_ARRAY_TASK_MIN is not set"),
     ],
 )
 def test_what_makes_no_sense_is_refused(index, of, environment, said):
