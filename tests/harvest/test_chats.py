@@ -1,13 +1,19 @@
 """Chats from their file to the store, through two templates: ChatML's and Llama 3's shapes."""
 
 import json
+import signal
+from contextlib import nullcontext
+from itertools import cycle, islice
+from pathlib import Path
 
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from harvest.progress import read_progress
 from harvest.run import harvest
 from harvest.settings import Settings
+from harvest.stopping import Stopped
 from pipeline.config import Config
 from store.reader import Store
 from store.verify import verify
@@ -67,15 +73,15 @@ def models(tmp_path_factory):
 
 
 @pytest.fixture
-def run(models, tmp_path):
-    """Harvests the chats with some of the models."""
+def settings_of(models, tmp_path):
+    """Settings for some of the models and chats."""
 
-    def harvested(names="ab", chats=CHATS, template_of=None, **config):
+    def make(names="ab", chats=CHATS, template_of=None, folder="run", deduplicate=False, **config):
         file = tmp_path / "chats.jsonl"
         turns = [[{"role": role, "content": text} for role, text in chat] for chat in chats]
         file.write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in turns))
         raw = {
-            "run_dir": str(tmp_path / "-".join([*names, *config])),
+            "run_dir": str(tmp_path / folder / "-".join([*names, *config])),
             "models": {
                 name: {
                     "path": str(models[name][0]),
@@ -86,15 +92,35 @@ def run(models, tmp_path):
                 }
                 for name in names
             },
-            "corpus": {"path": str(file), "chat_column": "messages"},
+            "corpus": {
+                "path": str(file),
+                "chat_column": "messages",
+                "deduplicate": deduplicate,
+            },
             "harvest": config,
         }
-        settings = Settings.read(Config("test.yaml", raw))
+        return Settings.read(Config("test.yaml", raw))
+
+    return make
+
+
+@pytest.fixture
+def run(settings_of):
+    """Harvests the chats with some of the models."""
+
+    def harvested(*arguments, **options):
+        settings = settings_of(*arguments, **options)
         summary = harvest(settings)
         assert verify(settings.path).problems == []
         return summary, Store(settings.path)
 
     return harvested
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Every file of a store."""
+    found = (file for file in folder.rglob("*") if file.is_file())
+    return {str(file.relative_to(folder)): file.read_bytes() for file in found}
 
 
 def shown(store: Store) -> list[tuple[str, str]]:
@@ -177,3 +203,59 @@ def test_a_chat_that_a_template_refuses_is_left_out_and_counted(run):
     assert len(store.documents) == len(CHATS)
     assert sorted(set(store.column("document").tolist())) == [0, 2]
     assert summary.left_out == {"chats that gemma's template refuses": 1}
+
+
+class Alarm:
+    """A stop signal that comes when it has been asked for so many times."""
+
+    def __init__(self, calls: int) -> None:
+        self.left = calls
+
+    def raise_if_set(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise Stopped(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("calls", [[10, 2], [13, 1, 10], [1000]])
+def test_stopped_again_and_again_a_deduplicated_harvest_ends_with_the_same_bytes(
+    calls, run, settings_of, monkeypatch
+):
+    """Refused chats among them, twice each: of those too it must be known that they were there."""
+    system, first, last = CHATS[1], CHATS[0], CHATS[2]
+    chats = [first, system, last, system, first, last, system, [("user", "new")]] * 2
+    options = {"deduplicate": True, "names": ["a", "gemma"], "block_documents": 2}
+    wanted, store = run(chats=chats, **options)
+    assert wanted.left_out["duplicate documents"] == len(chats) - 4
+    settings = settings_of(chats=chats, folder="stopped", **options)
+    stops = 0
+    for most in islice(cycle(calls), 40):
+        alarm = Alarm(most)
+        monkeypatch.setattr("harvest.run.stop_signal", lambda alarm=alarm: nullcontext(alarm))
+        try:
+            summary = harvest(settings)
+            break
+        except Stopped:
+            stops += 1
+            said = read_progress(settings.path, 0)
+            assert said.stopped
+            assert said.cursor == 0 or said.state is not None
+    assert stops >= len(calls) - 1
+    assert summary.left_out == wanted.left_out
+    assert files(settings.path) == files(store.path)
+
+
+def test_a_signal_behind_the_last_document_stops_the_harvest_before_it_is_called_complete(
+    settings_of, monkeypatch
+):
+    """So ends a pipe whose writer the same Ctrl-C has killed."""
+    calls = Alarm(10**6)
+    settings = settings_of(folder="counted")
+    monkeypatch.setattr("harvest.run.stop_signal", lambda: nullcontext(calls))
+    harvest(settings)
+    asked = 10**6 - calls.left
+    cut = settings_of(folder="cut")
+    monkeypatch.setattr("harvest.run.stop_signal", lambda: nullcontext(Alarm(asked - 1)))
+    with pytest.raises(Stopped):
+        harvest(cut)
+    assert not Store(cut.path).complete
