@@ -28,8 +28,8 @@ class HarvestConfig(Section):
     skip_first: int = Field(
         0,
         ge=0,
-        description="leave out the first positions of a forward pass, special tokens included: "
-        "many models put enormous activations there",
+        description="leave out rows of the first positions of a forward pass, special tokens "
+        "included: many models put enormous activations there",
     )
     skip_special: bool = Field(
         False,
@@ -58,7 +58,7 @@ class HarvestConfig(Section):
         64,
         ge=1,
         description="documents that are planned, run and written at a time; a commit to the store "
-        "holds at least a chunk of rows, which is what a killed harvest repeats at most",
+        "holds at least a chunk of rows; a killed harvest repeats that and a few blocks at most",
     )
     block_characters: int = Field(
         500_000,

@@ -11,7 +11,7 @@ import difflib
 import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
@@ -134,6 +134,8 @@ def _describe_keys(kind: type[Section], prefix: str) -> list[str]:
             lines += _describe_keys(type(default), f"{prefix}{key}.")
             continue
         shown = "required" if info.is_required() else f"default {_yaml_word(default)}"
+        if get_origin(info.annotation) is Literal:
+            shown = f"{' | '.join(get_args(info.annotation))}; {shown}"
         lines.append(f"{prefix}{key} ({shown}): {info.description}")
     return lines
 
