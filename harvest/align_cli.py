@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.command import ConfigOption, JsonOption, SetOption, read_config
-from pipeline.errors import CorpusError
+from pipeline.errors import ConfigError, CorpusError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,6 +41,8 @@ def align(
     Of a corpus, the beginning of one document of each source, and counts by source and label.
     Loads tokenizers only.
     """
+    if text == "":
+        raise ConfigError("--text: given ''; give some text, or leave it out to align the corpus")
     from transformers.utils import logging
 
     from harvest.align_sample import align_documents, tally

@@ -80,18 +80,24 @@ def visible(text: str) -> str:
 
 
 def tally_table(tallies: Sequence[Tally], models: Sequence[str]) -> Table:
-    """Documents, tokens per model, rows, and the share of tokens that pair, per source."""
+    """Documents and rows per source and label; below, per model, tokens and the share that pairs.
+
+    A model is a line, so that any number of them fits; only sources and labels may be folded.
+    """
     labelled = any(one.label for one in tallies)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ["source", *(["label"] if labelled else [])]:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    names = ["source", *(["label"] if labelled else [])]
+    for column in names:
         table.add_column(column, overflow="fold")
-    counts = ["documents", *(f"tokens {name}" for name in models), "rows"]
-    for column in [*counts, *(f"{name} paired" for name in models)]:
-        table.add_column(column, justify="right")
+    for column in ("docs", "rows", "model", "tokens", "paired"):
+        table.add_column(column, justify="left" if column == "model" else "right", no_wrap=True)
+    blank = [""] * (len(names) + 2)
     for one in tallies:
-        numbers = [f"{count:,}" for count in (one.documents, *one.tokens, one.rows)]
-        label = [Text(one.label)] if labelled else []
-        table.add_row(Text(one.source), *label, *numbers, *(f"{share:.1%}" for share in one.paired))
+        own = [Text(one.source), Text(one.label)][: len(names)]
+        head: list[RenderableType] = [*own, f"{one.documents:,}", f"{one.rows:,}"]
+        per_model = zip(models, one.tokens, one.paired, strict=True)
+        for number, (model, tokens, share) in enumerate(per_model):
+            table.add_row(*(blank if number else head), model, f"{tokens:,}", f"{share:.1%}")
     return table
 
 

@@ -12,12 +12,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline.command import ConfigOption, JsonOption, SetOption, read_config
+from pipeline.command import console as screen
 from pipeline.errors import ModelError
 from pipeline.specs import ModelSpec
 
 if TYPE_CHECKING:
     from harvest.models.modules import ModuleTree
 
+UNNAMED = "MODEL"  # a model that the configuration does not name has no key in it
 WIDE = 1000  # a path that is cut or wrapped cannot be copied
 
 ModelArgument = Annotated[
@@ -41,26 +43,38 @@ def modules_(
     as_json: JsonOption = False,
 ) -> None:
     """Lists a model's modules, what flows through them, and its kinds of hookpoints."""
-    raw = read_config(config, set_)
-    spec = raw.models.get(model) if raw.raw.get("models") else None
-    from transformers.utils import logging
-
+    settings = read_config(config, set_)
+    models = settings.models if settings.raw.get("models") else {}
     from harvest.models.modules import list_modules
+    from harvest.models.quiet import quiet
 
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    tree = list_modules(model if spec else "MODEL", spec or _spec(model), layer, all_)
+    with quiet(), screen.status(f"reading {escape(model)}"):  # the hub may keep us waiting
+        if model in models:
+            tree = list_modules(model, models[model], layer, all_)
+        else:
+            tree = _modules_of_path(model, list(models), layer, all_)
     if as_json:
         print(json.dumps(tree.to_json(), indent=2))
     else:
         _show(tree)
 
 
-def _spec(path: str) -> ModelSpec:
+def _modules_of_path(path: str, known: list[str], layer: int | None, all_: bool) -> ModuleTree:
+    """The modules of a folder or hub name. Its errors name it, and the models that are `known`."""
+    from harvest.models.modules import list_modules
+
     try:
-        return ModelSpec(path=path, hookpoint=("resid_post.-1",))
+        spec = ModelSpec(path=path, hookpoint=("resid_post.-1",))
     except ValidationError as error:
         raise ModelError(f"{path!r} cannot name a model: {error.errors()[0]['msg']}") from None
+    try:
+        return list_modules(UNNAMED, spec, layer, all_)
+    except ModelError as error:
+        said, key = str(error), f"models.{UNNAMED}.path: "
+        if not said.startswith(key):
+            raise
+        others = f"; the configuration's models are {', '.join(known)}" if known else ""
+        raise ModelError(said.removeprefix(key) + others) from error
 
 
 def _show(tree: ModuleTree) -> None:

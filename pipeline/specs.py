@@ -50,7 +50,8 @@ class ModelSpec(Section):
         description="spread one model over several devices, as in transformers: auto, balanced, "
         "or module path: device; replaces `device`",
     )
-    attention: str | None = Field(
+    # Without a slash: transformers would load such a name from the hub, as code.
+    attention: Annotated[str, StringConstraints(pattern=r"^\w+$")] | None = Field(
         None,
         description="attention implementation of transformers: eager, sdpa, flash_attention_2, "
         "... (null: the model's own default)",

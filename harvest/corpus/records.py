@@ -66,9 +66,12 @@ class Columns:
     def _turns(self, value: Any, where: tuple[int, str]) -> tuple[Turn, ...]:
         if not isinstance(value, list):
             raise self._wrong("chat_column", value, where, "not a list of {role, content}")
-        return tuple(self._turn(turn, where) for turn in value)
+        return tuple(
+            self._turn(turn, where, f" as turn {number} of {len(value)}")
+            for number, turn in enumerate(value, start=1)
+        )
 
-    def _turn(self, turn: Any, where: tuple[int, str]) -> Turn:
+    def _turn(self, turn: Any, where: tuple[int, str], which: str) -> Turn:
         """A turn of {role, content}, or of {from, value} as in ShareGPT."""
         record = turn if isinstance(turn, dict) else {}
         role, content = record.get("role"), _content(record.get("content"))
@@ -76,7 +79,8 @@ class Columns:
             role, content = record.get("from"), _content(record.get("value"))
             role = SHAREGPT_ROLES.get(role, role) if isinstance(role, str) else None
         if not isinstance(role, str) or content is None:
-            raise self._wrong("chat_column", turn, where, "not {role, content} with text in both")
+            why = "not {role, content} with text in both"
+            raise self._wrong("chat_column", turn, where, why, which)
         return Turn(role, content)
 
     def _valid(self, key: str, text: str, where: tuple[int, str]) -> str:
@@ -87,15 +91,17 @@ class Columns:
             raise self._wrong(key, half, where, "half of a character, not text") from None
         return text
 
-    def _wrong(self, key: str, value: Any, where: tuple[int, str], why: str) -> CorpusError:
+    def _wrong(
+        self, key: str, value: Any, where: tuple[int, str], why: str, which: str = ""
+    ) -> CorpusError:
         number, file = where
         shown = repr(value)
         if len(shown) > SHOWN_CHARACTERS:
             shown = f"{shown[:SHOWN_CHARACTERS]}..."
         column = getattr(self.spec, key)
         return CorpusError(
-            f"{self.key}.{key}: document {number} of {file} holds {shown} in {column!r}, {why}; "
-            "remove it or name another column"
+            f"{self.key}.{key}: document {number} of {file} holds {shown}{which} in {column!r}, "
+            f"{why}; remove it or name another column"
         )
 
 

@@ -130,7 +130,7 @@ def _place(path: str, site: str, observed: Observed) -> Place:
 
 
 def _no_such_module(path: str, observed: Observed) -> str:
-    near = difflib.get_close_matches(path, observed.modules, n=3, cutoff=0.7)
+    near = difflib.get_close_matches(path, [*observed.modules, *_kinds_like(path)], 3, cutoff=0.7)
     stacks = [
         f"{stack}.0 to {stack}.{len(module) - 1}"
         for stack, module in observed.modules.items()
@@ -138,6 +138,15 @@ def _no_such_module(path: str, observed: Observed) -> str:
     ]
     return (
         f"no module {path!r}"
-        + (f"; did you mean {' or '.join(near)}?" if near else "")
         + (f"; its layers are {', '.join(stacks[:3])}" if stacks else "")
+        + (f"; did you mean {' or '.join(near)}?" if near else "")
     )
+
+
+def _kinds_like(text: str) -> list[str]:
+    """The kinds of hookpoints with the numbers of a text that may be one, misspelt."""
+    _, _, numbers = text.partition(".")
+    if re.fullmatch(r"-?\d+\.\d+", numbers):
+        return [f"head.{numbers}"]
+    layer = re.fullmatch(r"-?\d+", numbers)
+    return [f"{kind}.{numbers}" for kind in [*KINDS, "each_head"]] if layer else []

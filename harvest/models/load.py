@@ -16,11 +16,13 @@ from torch.nn import Module
 
 from harvest.models.local import local_folder
 from harvest.models.probe import text_config
+from harvest.models.quiet import quiet
 from harvest.reason import first_line, read_errors
 from pipeline.errors import ModelError
 from pipeline.specs import ModelSpec
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+OF_ATTENTION = re.compile(r"(?i)attn_implementation|attention implementation|fl(ash|ex) ?attention")
 
 
 def load_model(name: str, spec: ModelSpec) -> Module:
@@ -40,22 +42,19 @@ def load_model(name: str, spec: ModelSpec) -> Module:
     attention = {"attn_implementation": spec.attention} if spec.attention else {}
     placed = {"device_map": spec.device_map} if spec.device_map else {}
     try:
-        module, report = auto_class.from_pretrained(
-            str(local_folder(name, spec) or spec.path),
-            dtype=getattr(torch, spec.dtype),
-            revision=spec.revision,
-            trust_remote_code=spec.trust_remote_code,
-            output_loading_info=True,
-            **attention,
-            **placed,
-        )
+        with quiet():
+            module, report = auto_class.from_pretrained(
+                str(local_folder(name, spec) or spec.path),
+                dtype=getattr(torch, spec.dtype),
+                revision=spec.revision,
+                trust_remote_code=spec.trust_remote_code,
+                output_loading_info=True,
+                **attention,
+                **placed,
+            )
         module = module if device is None else module.to(device)
     except read_errors(KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        asked = f" with attention {spec.attention!r}" if spec.attention else ""
-        raise ModelError(
-            f"models.{name}.path: {spec.path}: cannot be loaded as a language model{asked} "
-            f"({first_line(error)})"
-        ) from error
+        raise ModelError(f"models.{name}.{_blame(spec, error)}") from error
     _refuse_random_layers(name, spec, report["missing_keys"])
     if spec.adapter is not None:
         _put_adapter(name, spec, module)
@@ -118,6 +117,18 @@ def model_class(name: str, spec: ModelSpec, config: Any) -> Any:
     return transformers.AutoModel
 
 
+def _blame(spec: ModelSpec, error: Exception) -> str:
+    """The key that is to blame for a failed load, its value and the reason."""
+    reason = first_line(error)
+    if spec.attention and OF_ATTENTION.search(reason):
+        short = reason.split(". ")[0].rstrip(".")
+        return (
+            f"attention: {spec.attention!r} cannot be used with {spec.path} ({short}); "
+            "usual values are eager, sdpa and flash_attention_2"
+        )
+    return f"path: {spec.path}: cannot be loaded as a language model ({reason})"
+
+
 def _device(name: str, spec: ModelSpec) -> torch.device:
     if spec.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -125,9 +136,10 @@ def _device(name: str, spec: ModelSpec) -> torch.device:
         device = torch.device(spec.device)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
+        usable = "auto, cpu or cuda" if torch.cuda.is_available() else "auto or cpu"
         raise ModelError(
             f"models.{name}.device: {spec.device!r} cannot be used here "
-            f"({first_line(error)}); try auto, cpu or cuda"
+            f"({first_line(error)}); try {usable}"
         ) from None
     return device
 

@@ -11,9 +11,10 @@ from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 from harvest.align_cli import align
-from harvest.align_view import visible
+from harvest.align_sample import Tally
+from harvest.align_view import console, tally_table, visible
 from pipeline.command import make_app
-from pipeline.errors import CorpusError, ModelError
+from pipeline.errors import ConfigError, CorpusError, ModelError
 
 from ..conftest import PROSE
 from .text.tokenizers import CHATML, CHATML_TOKENS, GEMMA, GEMMA_TOKENS, with_template
@@ -95,15 +96,39 @@ def test_a_corpus_sample_is_counted_by_label(folder, corpus_file, model_pair):
 
 
 def test_the_table_has_a_line_per_source_and_label(folder):
-    output = run(folder, "--documents", "25", columns=100)
-    table = output[output.index("source ") :].splitlines()
-    assert [line.split()[:3] for line in table[1:]] == [
+    output = run(folder, "--documents", "25")
+    table = [line.split() for line in output[output.index("source ") :].splitlines()]
+    assert table[0] == ["source", "label", "docs", "rows", "model", "tokens", "paired"]
+    assert [line[:-4] for line in table[1::2]] == [
         ["corpus", "awkward", "9"],
         ["corpus", "code", "4"],
         ["corpus", "prose", "12"],
-        ["all", "25", table[-1].split()[2]],
+        ["all", "25"],
     ]
-    assert all(line.rstrip().endswith("%") for line in table[1:])
+    counts = json.loads(run(folder, "--documents", "25", "--json"))["counts"]
+    assert [line[-4] for line in table[1::2]] == [f"{one['rows']:,}" for one in counts]
+    for model, lines in {"a": table[1::2], "b": table[2::2]}.items():
+        assert [line[-3:] for line in lines] == [
+            [model, f"{one['tokens'][model]:,}", f"{one['paired_fraction'][model]:.1%}"]
+            for one in counts
+        ]
+
+
+def test_a_table_of_many_models_fits_the_terminal_without_broken_words():
+    names = [f"model_number_{number}" for number in range(5)]
+    tokens = tuple(range(1_000_000, 1_000_005))
+    words = ["wikipedia_en", "a_domain", "12,345", "998,877", *names, *map("{:,}".format, tokens)]
+    out = console(80)
+    with out.capture() as printed:
+        out.print(tally_table([Tally(*words[:2], 12_345, tokens, 998_877)], names))
+    lines = printed.get().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert set(words) <= set(" ".join(lines).split())
+
+
+def test_an_empty_text_is_an_error(folder):
+    with pytest.raises(ConfigError, match=r"--text: .*give some text"):
+        run(folder, "--text", "")
 
 
 @pytest.fixture

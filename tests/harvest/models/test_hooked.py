@@ -1,6 +1,7 @@
 """Hookpoints read through nnsight, against a plain forward hook on a plain transformers model."""
 
 import json
+import logging
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -9,13 +10,17 @@ import pytest
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    BertConfig,
+    BertForMaskedLM,
     RobertaConfig,
     RobertaModel,
     T5Config,
     T5ForConditionalGeneration,
 )
+from transformers.utils import logging as verbosity
 
 from harvest.models.hooked import HookedModel
+from harvest.models.load import load_model
 from pipeline.errors import ModelError
 from pipeline.specs import ModelSpec
 
@@ -140,6 +145,34 @@ def test_a_device_that_is_not_there_is_named(model_pair):
         HookedModel("a", spec(model_pair, "a", device="warp"))
 
 
+@pytest.mark.parametrize(("cuda", "usable"), [(False, "auto or cpu"), (True, "auto, cpu or cuda")])
+def test_only_devices_that_are_there_are_suggested(model_pair, monkeypatch, cuda, usable):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    with pytest.raises(ModelError, match=rf"try {usable}$"):
+        HookedModel("a", spec(model_pair, "a", device="cuda:99"))
+
+
+def test_transformers_says_nothing_while_it_loads(tmp_path, capfd):
+    """An encoder without its masked head would print a table of weights that are not used."""
+    library, seen = logging.getLogger("transformers"), []
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = BertConfig(vocab_size=40, intermediate_size=16, **size)
+    BertForMaskedLM(config).save_pretrained(tmp_path)
+    capfd.readouterr()
+    handler = logging.Handler()
+    handler.emit = seen.append
+    library.addHandler(handler)
+    before = library.level, verbosity.is_progress_bar_enabled()
+    try:
+        given = {"path": str(tmp_path), "hookpoint": ("resid_post.0",), "device": "cpu"}
+        load_model("a", ModelSpec.model_validate(given))
+    finally:
+        library.removeHandler(handler)
+    assert seen == []
+    assert capfd.readouterr().err == ""
+    assert (library.level, verbosity.is_progress_bar_enabled()) == before
+
+
 def test_weights_that_were_cut_off_are_one_line(model_pair, tmp_path):
     shutil.copytree(model_pair["a"], tmp_path / "a")
     weights = tmp_path / "a" / "model.safetensors"
@@ -158,8 +191,17 @@ def test_weights_that_lack_a_layer_are_refused(model_pair, tmp_path):
 
 
 def test_an_attention_implementation_that_is_not_there_is_named(model_pair):
-    with pytest.raises(ModelError, match=r"models\.a\.path: .*attention 'warp'"):
+    with pytest.raises(
+        ModelError, match=r"^models\.a\.attention: 'warp' .*eager, sdpa and"
+    ) as error:
         HookedModel("a", spec(model_pair, "a", attention="warp"))
+    assert "flex_attention" not in str(error.value)
+
+
+def test_attention_is_not_blamed_for_weights_that_are_missing(model_pair, tmp_path):
+    (tmp_path / "config.json").write_text((model_pair["a"] / "config.json").read_text())
+    with pytest.raises(ModelError, match=r"^models\.a\.path: .*cannot be loaded"):
+        HookedModel("a", spec(model_pair, "a", path=str(tmp_path), attention="eager"))
 
 
 def test_attention_implementations_are_taken(model_pair):

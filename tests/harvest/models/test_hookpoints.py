@@ -100,7 +100,27 @@ def test_a_site_that_is_neither_in_nor_out_is_named(llama):
 def test_a_wrong_path_gets_the_nearest_names_and_the_layers(llama):
     message = refusal(llama, "model.layer.1.mlp:in")
     assert "model.layers.1.mlp" in message
-    assert "its layers are model.layers.0 to model.layers.2" in message
+    assert "; its layers are model.layers.0 to model.layers.2; did you mean" in message
+    assert message.endswith("?")
+
+
+def test_a_path_like_no_other_gets_the_layers(llama):
+    assert refusal(llama, "zzz").endswith("'zzz'; its layers are model.layers.0 to model.layers.2")
+
+
+@pytest.mark.parametrize(
+    ("misspelt", "meant"),
+    [
+        ("resid_pst.2", "resid_post.2"),
+        ("residpre.-1", "resid_pre.-1"),
+        ("eachhead.0", "each_head.0"),
+        ("haed.1.2", "head.1.2"),
+    ],
+)
+def test_a_misspelt_kind_gets_the_nearest_kinds(llama, misspelt, meant):
+    _, _, near = refusal(llama, misspelt).partition("did you mean ")
+    assert meant in near.rstrip("?").split(" or ")
+    assert places(llama, *near.rstrip("?").split(" or ")[:1])
 
 
 @pytest.mark.parametrize(

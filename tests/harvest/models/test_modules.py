@@ -1,6 +1,7 @@
 """`harvest modules`: the tree with its shapes, found without loading any weights."""
 
 import json
+import logging
 
 import pytest
 import typer
@@ -122,6 +123,41 @@ def test_the_command_takes_a_model_of_the_configuration_or_a_folder(configs, tmp
     assert named.exit_code == by_path.exit_code == 0
     assert json.loads(named.stdout) == json.loads(by_path.stdout)
     assert json.loads(named.stdout)["layers"] == 3
+
+
+@pytest.mark.parametrize("configured", [True, False])
+def test_what_is_no_model_is_named_as_typed(tmp_path, app, monkeypatch, configured):
+    config = tmp_path / "pipeline.yaml"
+    spec = {"path": "x", "hookpoint": "resid_post.1"}
+    config.write_text(json.dumps({"models": {"base": spec, "chat": spec}} if configured else {}))
+    monkeypatch.chdir(tmp_path)
+    known = "; the configuration's models are base, chat" if configured else ""
+    (tmp_path / "empty").mkdir()
+    error = runner.invoke(app, ["empty"]).exception
+    assert isinstance(error, ModelError)
+    assert str(error) == f"empty: no model there (no config.json){known}"
+
+
+def test_the_hub_s_retries_are_not_shown(tmp_path, app, monkeypatch):
+    """Its client logs a warning per try; one error says it all."""
+    client, seen = logging.getLogger("huggingface_hub"), []
+    handler = logging.Handler()
+    handler.emit = seen.append
+
+    def unreachable(*_, **__):
+        client.warning("Retrying in 1s")
+        raise OSError("cannot connect")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", unreachable)
+    client.addHandler(handler)
+    level = client.level
+    try:
+        error = runner.invoke(app, ["nope"]).exception
+    finally:
+        client.removeHandler(handler)
+    assert str(error) == "nope: its config cannot be loaded (cannot connect)"
+    assert (seen, client.level) == ([], level)
 
 
 def test_paths_are_printed_whole_on_a_narrow_terminal(configs, app, monkeypatch):
