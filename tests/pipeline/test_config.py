@@ -336,8 +336,14 @@ def test_run_dir_may_begin_at_home(tmp_path, monkeypatch):
     ("corpus", "said"),
     [
         ("{}", "corpus: given {}; needs a path, or sources"),
-        ("{path: x.txt, sources: {web: {path: y.txt}}}", "path stand beside sources; put them into each"),
-        ("{limit: 3, sources: {web: {path: y.txt}}}", "limit stand beside sources; put them into each"),
+        (
+            "{path: x.txt, sources: {web: {path: y.txt}}}",
+            "path stand beside sources; put",
+        ),
+        (
+            "{limit: 3, sources: {web: {path: y.txt}}}",
+            "limit stand beside sources; put",
+        ),
         ("{sources: {web: {weight: 2}}}", "sources.web needs a path"),
         ("{sources: {web: {path: y.txt, weight: 0}}}", "corpus.sources.web.weight: given 0; input"),
         ("{sources: {Web: {path: y.txt}}}", "corpus.sources.Web"),
