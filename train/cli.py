@@ -88,8 +88,9 @@ def run(
         _print_plan(expected or _plan(store_path, section, folder), section, as_json)
         return
     if live:
-        with live_cli.rows(settings, section) as source:
-            trained = _train(source, section, folder, "filling the buffer")
+        trained = live_cli.already_finished(settings, section, folder) or _train_live(
+            settings, section, folder
+        )
     else:
         trained = _train(_open_store(store_path, section), section, folder, FIRST_WINDOW)
     if as_json:
@@ -138,6 +139,11 @@ def _open_store(path: Path, section: TrainConfig) -> StoreRows:
     return source
 
 
+def _train_live(settings: Config, section: TrainConfig, folder: Path) -> list[TrainedDictionary]:
+    with live_cli.rows(settings, section) as source:
+        return _train(source, section, folder, "filling the buffer")
+
+
 def _train(
     source: RowSource, section: TrainConfig, folder: Path, at_first: str
 ) -> list[TrainedDictionary]:
@@ -161,17 +167,23 @@ def _train(
 
 
 def _summary(entry: TrainedDictionary) -> str:
-    """One line on a trained dictionary."""
+    """One line on a trained dictionary, and one per hookpoint if they are many."""
+    from train.track import FVE_IN_A_LINE
+
     validation = entry.validation
+    begin, dead = f"{entry.folder}: {entry.recipe}", f"dead {entry.dead_fraction:.1%}"
     if validation.l0 is None:
         held_out = "no held-out rows"
     else:
-        fve = ", ".join(
+        fve = [
             f"{name} (no variance)" if value is None else f"{name} {value:.3f}"
             for name, value in validation.fve.items()
-        )
-        held_out = f"held-out FVE {fve}; L0 {validation.l0:.1f}"
-    return f"{entry.folder}: {entry.recipe}: {held_out}; dead {entry.dead_fraction:.1%}"
+        ]
+        if len(fve) > FVE_IN_A_LINE:
+            lines = "".join(f"\n  {one}" for one in fve)
+            return f"{begin}: L0 {validation.l0:.1f}; {dead}; held-out FVE:{lines}"
+        held_out = f"held-out FVE {', '.join(fve)}; L0 {validation.l0:.1f}"
+    return f"{begin}: {held_out}; {dead}"
 
 
 def _as_json(entry: TrainedDictionary) -> dict[str, Any]:
@@ -202,9 +214,14 @@ def _print_plan(expected: TrainPlan, section: TrainConfig, as_json: bool) -> Non
         f"would train {', '.join(section.recipes)} for {section.steps:,} steps of "
         f"{section.batch_rows:,} rows = {trained:,} rows{epochs}"
     )
+    harvest = (
+        f", {expected.harvest_seconds / 60:,.1f} of them to harvest {expected.harvest_rows:,} rows"
+        if expected.harvest_rows
+        else ""
+    )
     print(
         f"{expected.parameters:,} parameters; about {expected.checkpoint_bytes / 1e6:,.0f} MB "
-        f"under {expected.folder}; about {expected.seconds / 60:,.1f} minutes here"
+        f"under {expected.folder}; about {expected.seconds / 60:,.1f} minutes here{harvest}"
     )
     print(f"the loader shuffles over {expected.shuffle_bytes / 1e9:,.1f} GB of memory at a time")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,17 +10,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
+
 from pipeline.command import console, next_command
 from pipeline.config import Config
 from pipeline.errors import ConfigError
 from train.config import TrainConfig
 
 if TYPE_CHECKING:  # importing torch would make --help slow
+    from harvest.live.pace import Pace
     from harvest.live.source import LiveOptions, LiveRows
     from harvest.settings import Settings
+    from store.schema import Hookpoint
+    from train.loop import TrainedDictionary
     from train.plan import TrainPlan
 
 SAYS_EVERY = 10  # seconds
+STORE_ROWS = 1_000_000
 
 
 def check(config: Config) -> None:
@@ -33,13 +40,19 @@ def rows(config: Config, section: TrainConfig) -> Iterator[LiveRows]:
 
     Raises ConfigError if they would not fit into this machine's memory.
     """
+    with _open(_settings(config), section) as source:
+        yield source
+
+
+@contextmanager
+def _open(settings: Settings, section: TrainConfig) -> Iterator[LiveRows]:
     from transformers.utils import logging
 
     from harvest.live.corpus import open_live
     from train.device import memory_bytes
 
     logging.disable_progress_bar()
-    with open_live(_settings(config), _options(section), _say_now_and_then()) as source:
+    with open_live(settings, _options(section), _say_now_and_then()) as source:
         needed, memory = source.memory_bytes, memory_bytes()
         if needed > memory:
             raise ConfigError(
@@ -53,36 +66,88 @@ def rows(config: Config, section: TrainConfig) -> Iterator[LiveRows]:
 def plan(config: Config, section: TrainConfig, folder: Path) -> TrainPlan:
     """What a live run would cost: a few steps, on a buffer of two batches filled by the models.
 
-    Harvest and training are added up: on one device they take turns.
+    The harvest is timed by itself, on a short block, and counts all that the run must wait for: the
+    first fill of its own buffer too. Harvest and training are added up: on one device they take
+    turns.
     """
+    from harvest.estimate import TIMED_CHARACTERS
+    from harvest.forecast import SAMPLE_DOCUMENTS
     from harvest.live.source import live_bytes
     from train.plan import plan as plan_steps
 
     small = section.model_copy(
         update={"live_buffer_rows": 2 * section.batch_rows, "validation_rows": 1}
     )
-    with rows(config, small) as source:
-        begin = time.perf_counter()
-        source.first_batch()
-        seconds_per_row = (time.perf_counter() - begin) / source.rows_read
+    settings = _settings(config)
+    characters = min(settings.harvest.block_characters, TIMED_CHARACTERS)
+    short = {"block_documents": SAMPLE_DOCUMENTS, "block_characters": characters}
+    harvest = settings.harvest.model_copy(update=short)
+    with _open(replace(settings, harvest=harvest), small) as source:
+        pace = source.pace()
         expected = plan_steps(source, small, folder)
-        trained = expected.rows_trained / (1 - section.validation_fraction)
+        needed = _rows_needed(settings, section, source.hookpoints, pace)
         return replace(
             expected,
-            seconds=expected.seconds + trained * seconds_per_row,
+            seconds=expected.seconds + needed / pace.rows_per_second,
             shuffle_bytes=live_bytes(source.hookpoints, _options(section)),
+            harvest_rows=needed,
+            harvest_seconds=needed / pace.rows_per_second,
         )
+
+
+def already_finished(
+    config: Config, section: TrainConfig, folder: Path
+) -> list[TrainedDictionary] | None:
+    """What a run of these very settings that has ended said, and that it has; else None.
+
+    Finds it out without loading a model. Raises the errors of `check`.
+    """
+    from harvest.live.corpus import origin_of
+    from train.artifact import read_description
+    from train.finished import finished
+
+    settings = _settings(config)
+    found = finished(section, folder)
+    if found is None:
+        return None
+    origin = json.loads(json.dumps(origin_of(settings)))
+    for entry in found:
+        said = read_description(entry.folder).get("live")
+        if not isinstance(said, dict) or any(said.get(k) != v for k, v in origin.items()):
+            return None
+    console.print(
+        f"[yellow]note:[/] {escape(str(folder))} is complete; delete it to train anew",
+        soft_wrap=True,
+    )
+    return found
 
 
 def what_next(file: Path | None, overrides: list[str] | None, out: Path | None) -> str:
     """How to analyze a dictionary that has no store."""
-    harvest = next_command("harvest run", file, [*(overrides or []), "harvest.rows=1000000"])
+    harvest = next_command("harvest run", file, [*(overrides or []), f"harvest.rows={STORE_ROWS}"])
     places = {} if out is None else {"dictionary": out, "out": out.parent}
     analyze = next_command("analyze report", file, overrides, **places)
     return (
-        "next: analysis reads a store, for which a part of the corpus is enough:\n"
+        "next: analysis reads a store, for which a part of the corpus is enough, here at most "
+        f"{STORE_ROWS:,} rows:\n"
         f"{harvest}\n{analyze}"
     )
+
+
+def _rows_needed(
+    settings: Settings, section: TrainConfig, hookpoints: tuple[Hookpoint, ...], pace: Pace
+) -> int:
+    """Rows that the models must give, held-out ones included; a small corpus fills no buffer."""
+    from harvest.corpus.reader import count_documents
+    from harvest.live.shuffle import rows_put
+    from harvest.live.source import buffer_rows
+
+    kept = 1 - section.validation_fraction
+    buffer, documents = buffer_rows(hookpoints, _options(section)), count_documents(settings.corpus)
+    if documents is not None:
+        corpus_rows = round(documents * pace.rows_per_document * kept)
+        buffer = min(buffer, max(2 * section.batch_rows, corpus_rows))
+    return round(rows_put(buffer, section.batch_rows, section.steps) / kept)
 
 
 def _settings(config: Config) -> Settings:

@@ -21,7 +21,8 @@ class TrainPlan:
     """Rows are those of the training documents; checkpoint_bytes counts what is kept on disk.
 
     rows_per_epoch: None where it is not known; shuffle_bytes: memory (of the page cache, where
-    chunks of a store are mapped) that the shuffle goes over; seconds: of the optimizer's steps.
+    chunks of a store are mapped) that the shuffle goes over; seconds: of all; harvest_rows and
+    harvest_seconds: what of it the models take to give rows, where there is no store.
     """
 
     folder: Path
@@ -31,6 +32,8 @@ class TrainPlan:
     checkpoint_bytes: int
     shuffle_bytes: int
     seconds: float
+    harvest_rows: int = 0
+    harvest_seconds: float = 0.0
 
 
 def plan(source: RowSource, config: TrainConfig, folder: Path) -> TrainPlan:

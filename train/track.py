@@ -15,6 +15,8 @@ from train.schedule import active_features, learning_rate
 from train.source import RowSource
 from train.trainee import StepMetrics, Trainee
 
+FVE_IN_A_LINE = 4  # hookpoints
+
 
 @dataclass(frozen=True)
 class Track:
@@ -93,8 +95,14 @@ def metrics_line(
 
 
 def progress_note(track: Track, result: StepMetrics) -> str:
-    """The last loss, FVE per hookpoint, L0 and dead fraction, for the progress bar."""
-    fve = " ".join(f"{value:.3f}" for value in result.fve.tolist())
+    """The last loss, FVE, L0 and dead fraction, for the progress bar.
+
+    FVE is that of each hookpoint, or mean and minimum if they are too many for a line.
+    """
+    values = result.fve.tolist()
+    fve = " ".join(f"{value:.3f}" for value in values)
+    if len(values) > FVE_IN_A_LINE:
+        fve = f"{sum(values) / len(values):.3f} min {min(values):.3f}"
     return (
         f"loss {float(result.loss):.4g} FVE {fve} L0 {float(result.l0):.0f} "
         f"dead {dead_fraction(track.trainee):.1%}"

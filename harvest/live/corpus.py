@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from typing import Any
 
 from harvest.corpus.blocks import read_blocks
 from harvest.fingerprint import fingerprints
@@ -19,13 +20,16 @@ from store.block import Block
 def open_live(settings: Settings, options: LiveOptions, on_fill: Callable[[int], None]) -> LiveRows:
     """Loads the models; nothing is read yet. `on_fill` as in LiveRows. Raises their errors."""
     refuse_pipe(settings)
-    origin = {
-        "fingerprints": fingerprints(settings.models, settings.corpus),
-        **settings.recorded(),
-    }
+    origin = origin_of(settings)
     models = load_models(settings)
     hookpoints = tuple(hookpoint for model in models for hookpoint in model.hookpoints)
     return LiveRows(hookpoints, corpus_blocks(settings, models), options, origin, on_fill)
+
+
+def origin_of(settings: Settings) -> dict[str, Any]:
+    """What the rows come from, as JSON values; found out without loading a model."""
+    prints = fingerprints(settings.models, settings.corpus)
+    return {"fingerprints": prints, **settings.recorded()}
 
 
 def refuse_pipe(settings: Settings) -> None:

@@ -91,7 +91,6 @@ class Refill:
         self.buffer = buffer
         self.held_out = RowMemory(hookpoints, validation_rows)
         self.held_out_rows = 0
-        self.rows_read = 0
         self._validation_rows = validation_rows
         self._held_out_below = int(validation_fraction * 2**64)  # as Documents.validation_mask
         self._read, self._on_fill = read, on_fill
@@ -175,7 +174,6 @@ class Refill:
         hashes = (document_hash(encode_text(text)) for text in block.texts)
         held_out = np.array([value < self._held_out_below for value in hashes], bool)
         is_held_out = held_out[block.document]
-        self.rows_read += len(is_held_out)
         self._keep(block, np.flatnonzero(is_held_out))
         self._put(block, np.flatnonzero(~is_held_out))
 

@@ -38,6 +38,12 @@ def row_bytes(hookpoints: Sequence[Hookpoint]) -> int:
     return ROW_BYTES + 2 * sum(hookpoint.width for hookpoint in hookpoints)
 
 
+def rows_put(rows: int, batch_rows: int, batches: int) -> int:
+    """Rows that a buffer of `rows` must be given before so many batches can be drawn."""
+    rounds = -(-batches // _round_batches(rows, batch_rows))
+    return rows + (rounds - 1) * _round_batches(rows, batch_rows) * batch_rows
+
+
 class ShuffleBuffer:
     """Holds `rows` rows, at least two batches; `seed` may be any non-negative integer.
 
@@ -120,7 +126,12 @@ class ShuffleBuffer:
     def _shuffle(self) -> None:
         round_ = Window(epoch=0, number=self.refills, chunks=(), start=0, rows=self.rows)
         self._order = window_permutation(self._seed, round_).astype(np.int64)
-        self._to_draw = self.rows // 2 // self._batch_rows * self._batch_rows
+        self._to_draw = _round_batches(self.rows, self._batch_rows) * self._batch_rows
         self._drawn = self._filled = 0
         self.shuffled = True
         self.refills += 1
+
+
+def _round_batches(rows: int, batch_rows: int) -> int:
+    """Batches that are drawn between two shuffles."""
+    return rows // 2 // batch_rows

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from harvest.background import ahead
+from harvest.live.pace import Pace, measure_pace
 from harvest.live.refill import ReadBlocks, Refill, ResumePoint
 from harvest.live.shuffle import ShuffleBuffer, row_bytes
 from pipeline.command import console
@@ -101,10 +102,9 @@ class LiveRows:
         """Not known: the corpus has not been read."""
         return None
 
-    @property
-    def rows_read(self) -> int:
-        """Rows that the models have given so far, held-out ones included."""
-        return self._refill().rows_read
+    def pace(self) -> Pace:
+        """How fast rows come, measured before the first is needed; they are read anew."""
+        return measure_pace(self._read)
 
     def binding(self) -> dict[str, Any]:
         """What the rows depend on, beside the trainer's settings."""

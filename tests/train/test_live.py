@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 import train.loop
+from harvest.live.pace import Pace
 from pipeline.config import Config
 from store.reader import Store
 from train import live_cli
@@ -116,7 +117,11 @@ def test_what_comes_next_needs_a_store_and_its_commands_work(run, settings, monk
 
     _, out, _ = run("--config", settings(), "--live", "--out", "my run/sae")
     first, *commands = out.splitlines()[1:]
-    assert first == "next: analysis reads a store, for which a part of the corpus is enough:"
+    assert first == (
+        "next: analysis reads a store, for which a part of the corpus is enough, here at most "
+        "1,000,000 rows:"
+    )
+    assert "--set harvest.rows=1000000" in commands[0]
     for command, program in zip(commands, (harvest, analyze), strict=True):
         words = shlex.split(command)
         monkeypatch.setattr("sys.argv", words)
@@ -142,14 +147,47 @@ def test_a_killed_live_run_goes_on_behind_what_it_read_and_says_so(settings, tmp
     assert ends[0] == ends[1]
 
 
-def test_running_a_finished_live_run_again_changes_nothing(run, settings):
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("fraction", [0.2, 0])
+def test_a_finished_live_run_says_the_same_again_without_a_model(
+    run, settings, monkeypatch, fraction
+):
+    file = settings(recipes=["dfc", "batch_topk_crosscoder"], validation_fraction=fraction)
+    arguments = ("--config", file, "--live")
+    _, first, _ = run(*arguments)
+    before = contents(Path("run"))
+    monkeypatch.setattr("harvest.live.corpus.load_models", lambda settings: pytest.fail("loaded"))
+    code, out, err = run(*arguments)
+    assert (code, out) == (0, first)
+    assert err == "note: run/dictionary is complete; delete it to train anew\n"
+    assert contents(Path("run")) == before
+    assert len(json.loads(run(*arguments, "--json")[1])) == 2
+
+
+@pytest.mark.parametrize("lost", ["model.safetensors", "config.json", "metrics.jsonl"])
+def test_what_a_finished_live_run_has_lost_is_made_again(run, settings, lost):
     file = settings()
-    assert run("--config", file, "--live")[0] == 0
+    run("--config", file, "--live")
     before = weights("run/dictionary")
-    code, out, _ = run("--config", file, "--live")
+    Path("run/dictionary", lost).unlink()
+    code, _, err = run("--config", file, "--live")
     assert code == 0
-    assert "held-out FVE" in out
+    assert "is complete" not in err
+    assert Path("run/dictionary", lost).exists()
     assert weights("run/dictionary") == before
+
+
+def test_a_finished_live_run_is_validated_anew_on_other_rows(run, settings):
+    file = settings()
+    run("--config", file, "--live")
+    code, _, err = run("--config", file, "--live", "--set", "train.validation_rows=100")
+    assert code == 0
+    assert "is complete" not in err
+    (line,) = Path("run/dictionary/metrics.jsonl").read_text().splitlines()[-1:]
+    assert json.loads(line)["validation"]["rows"] == 100
 
 
 def test_held_out_documents_are_never_trained_on(settings, tmp_path, monkeypatch):
@@ -200,6 +238,27 @@ def test_a_dry_run_says_rows_memory_and_time_and_writes_nothing(run, settings, t
     assert expected["rows_per_epoch"] is None
     assert expected["shuffle_bytes"] == (400 + 300) * (16 + 2 * (32 + 48))
     assert expected["seconds"] > 0
+
+
+def test_a_dry_run_counts_the_harvest_and_the_first_fill(run, settings, monkeypatch):
+    """Of 30 rows a second, whatever this machine does."""
+    monkeypatch.setattr("harvest.live.source.measure_pace", lambda read: Pace(30, 1e6))
+    arguments = ("--config", settings(validation_fraction=0.5), "--live", "--dry-run")
+    rows = 2 * (400 + 3 * 192)  # 12 batches of 64, 3 of them between two shuffles
+    expected = json.loads(run(*arguments, "--json")[1])
+    assert expected["harvest_rows"] == rows
+    assert expected["harvest_seconds"] == pytest.approx(rows / 30)
+    assert expected["seconds"] > expected["harvest_seconds"]
+    said = f"minutes here, {rows / 30 / 60:.1f} of them to harvest {rows:,} rows\n"
+    assert said in run(*arguments)[1]
+
+
+def test_a_dry_run_fills_no_buffer_beyond_the_corpus(run, settings):
+    """The whole corpus is in the block that is timed, so its rows are known."""
+    file = settings(steps=3, decay_start=2, live_buffer_rows=10**5, validation_fraction=0)
+    expected = json.loads(run("--config", file, "--live", "--dry-run", "--json")[1])
+    _, _, err = run("--config", file, "--live")
+    assert f"to its end, {expected['harvest_rows']:,} rows of training documents" in err
 
 
 def test_checking_looks_for_models_and_corpus_and_says_nothing(run, settings):

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harvest.live.shuffle import ShuffleBuffer, row_bytes
+from harvest.live.shuffle import ShuffleBuffer, row_bytes, rows_put
 from store.schema import Hookpoint
 
 HOOKPOINTS = (Hookpoint("a.one", "a", 3), Hookpoint("b.two", "b", 5))
@@ -91,6 +91,20 @@ def test_the_order_does_not_depend_on_when_rows_come(sizes, seed, one, other):
     shortest = min(map(len, orders))
     assert shortest
     assert orders[0][:shortest] == orders[1][:shortest]
+
+
+@given(sizes, st.integers(1, 40))
+def test_the_rows_that_batches_need_are_known_ahead(sizes, count):
+    """As many as are put in, one at a time and no sooner than asked for, until they are drawn."""
+    batch_rows, rows = sizes
+    buffer = ShuffleBuffer(HOOKPOINTS, rows, batch_rows, 0, 0)
+    put = 0
+    for _ in range(count):
+        while not buffer.ready:
+            buffer.put(rows_of(np.array([put])), np.array([put]))
+            put += 1
+        buffer.draw(empty(batch_rows))
+    assert put == rows_put(rows, batch_rows, count)
 
 
 def test_a_batch_mixes_a_whole_buffer_of_documents():
