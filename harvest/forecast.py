@@ -38,11 +38,10 @@ def forecast(settings: Settings, plan: BlockPlan, sample: DocumentBlock) -> Fore
     rows = np.bincount(plan.document, minlength=len(plan.documents))
     times = _times(settings.corpus, sample)
     wanted = settings.harvest.rows
-    if wanted is not None and rows.any():
-        known = np.full(len(rows), np.inf) if times is None else times
-        if known @ rows > wanted:
-            like = np.ones(len(rows)) if times is None else times
-            times = like * (wanted / (like @ rows))
+    like = np.ones(len(rows)) if times is None else times
+    whole = float(like @ rows)
+    if wanted is not None and whole and (times is None or whole > wanted):
+        times = like * (wanted / whole)
     if times is None:
         return None
     texts = np.array([len(encode_text(document.text)) for document in plan.documents])

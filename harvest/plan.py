@@ -1,7 +1,6 @@
 """What a block of documents asks of each model: its windows, and which positions become rows.
 
-Pure but for the tokenizers. Costs the tokenization and a few integers per token; it runs ahead of
-the forward passes in a thread.
+Pure but for the tokenizers. Costs the tokenization and a few integers per token.
 """
 
 from __future__ import annotations

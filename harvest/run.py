@@ -1,6 +1,6 @@
 """Reads the corpus with every model and writes the aligned rows to the store, block by block.
 
-While the models run one block, the next is planned and the last ones are written. Killed at any
+The last blocks are written while the next is planned and run (harvest.produce). Killed at any
 instant and run again, it ends with byte-for-byte the store of an undisturbed run on the same
 machine. Memory: a few blocks of activations (see harvest.block_characters).
 """
@@ -30,6 +30,7 @@ from harvest.settings import Settings
 from harvest.setup import already_complete, load_models, make_planner, make_schema
 from harvest.stopping import Stopped, StopSignal, stop_signal
 from harvest.tasks import WHOLE, Task
+from harvest.wording import left_out
 from pipeline.command import progress_bar
 from pipeline.errors import CorpusError, StoreError
 from store.files import make_folder
@@ -154,11 +155,10 @@ class _Run:
             return
         if not self._documents:
             raise no_documents(self._settings.corpus)
-        left_out = ", ".join(f"{count:,} {reason}" for reason, count in self._excluded.items())
+        why = left_out(self._excluded) if self._excluded else "the models share no token end"
         raise CorpusError(
-            f"corpus: its {self._documents:,} documents gave no row (left out: "
-            f"{left_out or 'nothing; the models share no token end'}); see `harvest align`, and "
-            "the keys of harvest that leave rows out"
+            f"corpus: its {self._documents:,} documents gave no row ({why}); see `harvest align`, "
+            "and the keys of harvest that leave rows out"
         )
 
     def _runs(self, stop: StopSignal) -> Iterator[RunBlock]:

@@ -251,6 +251,14 @@ def test_an_estimate_knows_that_a_small_source_ends_early(settings, corpus_file,
     assert (expected.documents, expected.rows) == (412, harvest(made).rows)
 
 
+def test_an_estimate_of_wanted_rows_needs_no_number_of_documents(settings, monkeypatch):
+    """The first document of the corpus is empty, and gives no row."""
+    monkeypatch.setattr("harvest.forecast.count_documents", lambda _: None)
+    monkeypatch.setattr("harvest.forecast.SAMPLE_DOCUMENTS", 20)
+    expected = estimate(settings(rows=1000))
+    assert expected.rows == 1000
+
+
 def test_what_left_everything_out_is_said(settings):
     with pytest.raises(CorpusError, match=r"gave no row \(left out: [\d,]+ rows among the first"):
         harvest(settings(skip_first=400))
