@@ -23,9 +23,9 @@ from analyze.plots import histogram_figure, histogram_png
 from analyze.sweep import SweepResult, run_sweep
 from pipeline.errors import DictionaryError
 from store.reader import Store
-from train.artifact import load_dictionary, read_description
-from train.crosscoder import Crosscoder
 from train.device import resolve_device
+from train.dictionary.artifact import load_dictionary, read_description
+from train.dictionary.crosscoder import Crosscoder
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,7 @@ def _open_store(path: Path) -> Store:
 def _baselines(settings: Config) -> list[Path]:
     """Dictionaries of the configuration's further recipes, as far as they have been trained."""
     from train.config import TrainConfig
-    from train.recipe import output_folder
+    from train.recipes.recipe import output_folder
 
     recipes = settings.section("train", TrainConfig).recipes
     folders = [output_folder(settings.dictionary_path, n, r) for n, r in enumerate(recipes)]
@@ -164,7 +164,7 @@ def _baselines(settings: Config) -> list[Path]:
 
 def _analyze(store: Store, folder: Path, section: AnalyzeConfig) -> Analysis:
     from analyze.analysis import analyze
-    from train.artifact import read_description
+    from train.dictionary.artifact import read_description
 
     read_description(folder)  # an error must not come from under a progress bar
     with progress_bar("rows") as bar:

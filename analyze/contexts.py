@@ -12,7 +12,7 @@ import numpy as np
 
 from store.reader import Store
 from store.sweep import read_range
-from train.crosscoder import Crosscoder
+from train.dictionary.crosscoder import Crosscoder
 
 
 @dataclass(frozen=True)

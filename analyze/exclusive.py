@@ -14,7 +14,7 @@ import polars as pl
 from analyze.norms import model_pair
 from analyze.sweep import SweepResult
 from pipeline.errors import ConfigError
-from train.crosscoder import Crosscoder
+from train.dictionary.crosscoder import Crosscoder
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import polars as pl
 
 from analyze.sweep import SweepResult
 from pipeline.errors import DictionaryError
-from train.crosscoder import Crosscoder
+from train.dictionary.crosscoder import Crosscoder
 
 BINS = ((0.0, 0.2), (0.2, 0.8), (0.8, 1.0))
 

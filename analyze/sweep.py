@@ -19,8 +19,8 @@ from pipeline.errors import DictionaryError
 from store.loader import Batch
 from store.reader import Store
 from store.sweep import sweep
-from train.codes import SparseCodes
-from train.crosscoder import Crosscoder
+from train.dictionary.codes import SparseCodes
+from train.dictionary.crosscoder import Crosscoder
 from train.evaluate import VarianceExplained, reconstruct
 
 

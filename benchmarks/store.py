@@ -34,7 +34,7 @@ from store.reader import Store
 from store.schema import CodecName
 from store.sweep import read_range, sweep
 from store.writer import PartWriter
-from train.artifact import load_dictionary
+from train.dictionary.artifact import load_dictionary
 from train.evaluate import evaluate
 from train.loop import train
 

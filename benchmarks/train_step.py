@@ -20,9 +20,9 @@ from rich.table import Table
 from torch import Tensor
 
 from train.config import TrainConfig
-from train.crosscoder import Crosscoder, HookpointShape
-from train.initialize import initialize_weights
-from train.partition import Partition, dedicated
+from train.dictionary.crosscoder import Crosscoder, HookpointShape
+from train.dictionary.partition import Partition, dedicated
+from train.recipes.initialize import initialize_weights
 from train.trainee import Trainee
 
 

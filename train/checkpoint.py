@@ -22,7 +22,7 @@ from torch import Tensor
 
 from pipeline.errors import DictionaryError
 from store.files import TEMPORARY, fsync_folder, write_atomic
-from train.artifact import describe
+from train.dictionary.artifact import describe
 from train.trainee import Trainee
 
 STATE, TENSORS = "state.json", "state.safetensors"

@@ -27,7 +27,7 @@ from pipeline.config import Config, describe
 from pipeline.errors import ConfigError
 from train import live_cli
 from train.config import TrainConfig
-from train.partition import check_exclusive
+from train.dictionary.partition import check_exclusive
 
 if TYPE_CHECKING:  # importing torch would make --help slow
     from train.loop import TrainedDictionary

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from pipeline.errors import DictionaryError
 from store.loader import Batch
-from train.codes import SparseCodes
-from train.crosscoder import Activations, Crosscoder
+from train.dictionary.codes import SparseCodes
+from train.dictionary.crosscoder import Activations, Crosscoder
 
 NO_VARIANCE = 1e-12  # share of the sum of squares below which a variance is rounding
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import DictionaryError
-from train.artifact import WEIGHTS, read_description
 from train.checkpoint import saved_steps
 from train.config import TrainConfig
+from train.dictionary.artifact import WEIGHTS, read_description
 from train.evaluate import Evaluation
 from train.loop import TrainedDictionary
-from train.recipe import output_folder
+from train.recipes.recipe import output_folder
 
 
 def finished(config: TrainConfig, folder: Path) -> list[TrainedDictionary] | None:

@@ -103,7 +103,7 @@ def already_finished(
     Finds it out without loading a model. Raises the errors of `check`.
     """
     from harvest.live.corpus import origin_of
-    from train.artifact import read_description
+    from train.dictionary.artifact import read_description
     from train.finished import finished
 
     settings = _settings(config)

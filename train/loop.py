@@ -17,15 +17,15 @@ from typing import Any
 import torch
 
 from store.reader import Store
-from train.artifact import save_dictionary
 from train.checkpoint import Progress, load_checkpoint, saved_steps
 from train.config import TrainConfig
 from train.device import resolve_device
+from train.dictionary.artifact import save_dictionary
 from train.evaluate import Evaluation, evaluate
 from train.interrupt import postponed_interrupt
 from train.lock import locked
 from train.metrics import MetricsLog
-from train.recipe import build_trainee, output_folder
+from train.recipes.recipe import build_trainee, output_folder
 from train.source import RowSource, StoreRows
 from train.track import (
     Track,

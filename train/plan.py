@@ -9,7 +9,7 @@ from pathlib import Path
 
 from train.config import TrainConfig
 from train.device import resolve_device
-from train.recipe import build_trainee
+from train.recipes.recipe import build_trainee
 from train.source import RowSource
 
 TIMED_STEPS = 4

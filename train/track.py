@@ -11,7 +11,7 @@ from pipeline.errors import DictionaryError
 from train.checkpoint import Progress, save_checkpoint, saved_steps
 from train.config import TrainConfig
 from train.metrics import MetricsLog
-from train.schedule import active_features, learning_rate
+from train.recipes.schedule import active_features, learning_rate
 from train.source import RowSource
 from train.trainee import StepMetrics, Trainee
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from train.codes import SparseCodes
 from train.config import RecipeName, TrainConfig
-from train.crosscoder import Activations, Crosscoder
-from train.loss import DeadFeatures, LossResult, auxk_loss, reconstruction_loss
-from train.schedule import active_features, learning_rate, threshold_start
-from train.selection import batch_topk
+from train.dictionary.codes import SparseCodes
+from train.dictionary.crosscoder import Activations, Crosscoder
+from train.dictionary.selection import batch_topk
+from train.recipes.loss import DeadFeatures, LossResult, auxk_loss, reconstruction_loss
+from train.recipes.schedule import active_features, learning_rate, threshold_start
 
 DEAD_REFRESH = 16
 

@@ -14,9 +14,9 @@ from store.block import Block
 from store.reader import Store
 from store.schema import Hookpoint, StoreSchema
 from store.writer import PartWriter
-from train.artifact import save_dictionary
-from train.crosscoder import Crosscoder, HookpointShape
-from train.partition import dedicated, single_group
+from train.dictionary.artifact import save_dictionary
+from train.dictionary.crosscoder import Crosscoder, HookpointShape
+from train.dictionary.partition import dedicated, single_group
 
 A, B = "a.mid.out", "b.mid.out"
 DOMAINS = ("prose", "german", "code")

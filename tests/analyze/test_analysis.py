@@ -8,9 +8,9 @@ from analyze.norms import BINS, bin_counts, group_summary, relative_decoder_norm
 from analyze.summary import summarize
 from analyze.sweep import run_sweep
 from pipeline.errors import ConfigError, DictionaryError
-from train.artifact import load_dictionary, save_dictionary
-from train.crosscoder import Crosscoder, HookpointShape
-from train.partition import single_group
+from train.dictionary.artifact import load_dictionary, save_dictionary
+from train.dictionary.crosscoder import Crosscoder, HookpointShape
+from train.dictionary.partition import single_group
 
 CONFIG = AnalyzeConfig(batch_rows=32, contexts=3, min_fires=1, planted={"a": "german", "b": "code"})
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from analyze.contexts import context_of
-from train.artifact import load_dictionary
+from train.dictionary.artifact import load_dictionary
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from train.config import TrainConfig
-from train.crosscoder import Crosscoder, HookpointShape
-from train.partition import FeatureGroup, Partition
+from train.dictionary.crosscoder import Crosscoder, HookpointShape
+from train.dictionary.partition import FeatureGroup, Partition
 from train.trainee import Trainee
 
 from .dense_reference import DenseReference, Recipe

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from train.loop import train
-from train.recipe import build_trainee
+from train.recipes.recipe import build_trainee
 from train.source import StoreRows, make_loader
 
 from .conftest import tiny

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from train.codes import Pattern, SparseCodes
+from train.dictionary.codes import Pattern, SparseCodes
 from train.trainee import DEAD_REFRESH, Trainee
 
 from .pairs import ROWS, make_config, make_trainee, random_batch

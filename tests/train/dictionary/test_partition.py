@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
-from train.partition import FeatureGroup, Partition, dedicated, single_group
+from train.dictionary.partition import FeatureGroup, Partition, dedicated, single_group
 
 MODELS = ("a", "b", "c")
 

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from train.codes import Pattern
 from train.config import NormalizationName
+from train.dictionary.codes import Pattern
 
 SAMPLE_STRIDE = 61  # a prime, so that the sample meets every feature
 

@@ -6,12 +6,12 @@ import torch
 from pipeline.errors import StoreError
 from store.reader import Store
 from train.config import TrainConfig
-from train.crosscoder import Crosscoder
-from train.initialize import geometric_median, initialize_scale
-from train.recipe import build_trainee
+from train.dictionary.crosscoder import Crosscoder
+from train.recipes.initialize import geometric_median, initialize_scale
+from train.recipes.recipe import build_trainee
 from train.source import StoreRows
 
-from .conftest import WIDTHS, concept_rows, tiny, write_store
+from ..conftest import WIDTHS, concept_rows, tiny, write_store
 
 
 def fresh(store: Store, config: TrainConfig) -> Crosscoder:
@@ -110,7 +110,7 @@ def test_a_store_of_zero_rows_is_refused(tmp_path, monkeypatch):
 
 
 def fresh_without_scale() -> Crosscoder:
-    from train.crosscoder import HookpointShape
-    from train.partition import single_group
+    from train.dictionary.crosscoder import HookpointShape
+    from train.dictionary.partition import single_group
 
     return Crosscoder((HookpointShape("a", "a", 12),), single_group(("a",), 4))

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.errors import StoreError
-from train.crosscoder import Activations, Crosscoder
+from train.dictionary.crosscoder import Activations, Crosscoder
 from train.source import RowSource
 
 SMALLEST_NORM = 1e-12  # rows of zeros have a quantile of 5e-20, the edge of their histogram bin

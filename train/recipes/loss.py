@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from train.codes import SparseCodes
 from train.config import LossName
-from train.crosscoder import Crosscoder
-from train.selection import topk_of_groups
+from train.dictionary.codes import SparseCodes
+from train.dictionary.crosscoder import Crosscoder
+from train.dictionary.selection import topk_of_groups
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ import torch
 from pipeline.errors import DictionaryError
 from store.files import fsync_folder, write_atomic
 from train.config import NormalizationName
-from train.crosscoder import Crosscoder, HookpointShape
-from train.partition import FeatureGroup, Partition
+from train.dictionary.crosscoder import Crosscoder, HookpointShape
+from train.dictionary.partition import FeatureGroup, Partition
 
 FORMAT = "crossdiff-dictionary"
 VERSION = 1

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train.selection import (
+from train.dictionary.selection import (
     SAMPLE_STRIDE,
     above_threshold,
     batch_topk,
@@ -14,7 +14,7 @@ from train.selection import (
     topk_of_groups,
 )
 
-from .pairs import make_config, make_trainee, random_batch
+from ..pairs import make_config, make_trainee, random_batch
 
 
 def random_scores(batch: int, features: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,8 +7,8 @@ import torch
 
 from train.trainee import Trainee
 
-from .dense_reference import DenseReference, train_reference
-from .pairs import (
+from ..dense_reference import DenseReference, train_reference
+from ..pairs import (
     NORMALIZATIONS,
     PARTITIONS,
     ROWS,

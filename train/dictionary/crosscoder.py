@@ -15,10 +15,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from train.codes import Pattern, SparseCodes, Visibility, decode_at, select_preactivations
 from train.config import NormalizationName
-from train.partition import Partition
-from train.selection import above_threshold, code_normalization
+from train.dictionary.codes import (
+    Pattern,
+    SparseCodes,
+    Visibility,
+    decode_at,
+    select_preactivations,
+)
+from train.dictionary.partition import Partition
+from train.dictionary.selection import above_threshold, code_normalization
 
 Activations = dict[str, Float[Tensor, "batch _width"]]
 
@@ -33,7 +39,7 @@ class HookpointShape:
 
 
 class Crosscoder(nn.Module):
-    """A crosscoder with a partition; weights start at zero (see train.initialize).
+    """A crosscoder with a partition; weights start at zero (see train.recipes.initialize).
 
     W_enc[h], W_dec[h]: (visible features, width); b_enc: (features,); b_dec[h]: (width,).
     """

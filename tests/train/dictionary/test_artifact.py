@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from pipeline.errors import DictionaryError
-from train.artifact import load_dictionary, save_dictionary
+from train.dictionary.artifact import load_dictionary, save_dictionary
 from train.loop import train
 
-from .conftest import tiny, write_store
-from .pairs import NORMALIZATIONS, PARTITIONS, make_config, make_trainee, random_batch
+from ..conftest import tiny, write_store
+from ..pairs import NORMALIZATIONS, PARTITIONS, make_config, make_trainee, random_batch
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_weights_and_description_never_belong_to_different_dictionaries(saved, m
         if path.name == "model.safetensors":
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("train.artifact.write_atomic", killed)
+    monkeypatch.setattr("train.dictionary.artifact.write_atomic", killed)
     other = make_trainee("dfc", make_config(seed=1)).dictionary
     with pytest.raises(KeyboardInterrupt):
         save_dictionary(saved, other, {"recipe": "other"})

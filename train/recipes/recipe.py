@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from train.config import RecipeName, TrainConfig
-from train.crosscoder import Activations, Crosscoder, HookpointShape
-from train.initialize import initialize_bias, initialize_scale, initialize_weights
-from train.partition import Partition, dedicated, single_group
+from train.dictionary.crosscoder import Activations, Crosscoder, HookpointShape
+from train.dictionary.partition import Partition, dedicated, single_group
+from train.recipes.initialize import initialize_bias, initialize_scale, initialize_weights
 from train.source import RowSource
 from train.trainee import Trainee
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from train.codes import (
+from train.dictionary.codes import (
     Pattern,
     SparseCodes,
     Visibility,

@@ -1,13 +1,13 @@
 import pytest
 
-from train.schedule import (
+from train.recipes.schedule import (
     active_features,
     base_learning_rate,
     learning_rate,
     threshold_start,
 )
 
-from .conftest import tiny
+from ..conftest import tiny
 
 STEPS = range(60)
 

@@ -1,0 +1,1 @@
+"""What is trained: the crosscoder, its codes, partition and files."""

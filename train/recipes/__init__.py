@@ -1,0 +1,1 @@
+"""How it is trained: losses, schedules, initialisation, and the recipes that combine them."""
