@@ -155,10 +155,13 @@ def _open_store(path: Path) -> Store:
 def _baselines(settings: Config) -> list[Path]:
     """Dictionaries of the configuration's further recipes, as far as they have been trained."""
     from train.config import TrainConfig
+    from train.recipes.presets import planned
     from train.recipes.recipe import output_folder
 
-    recipes = settings.section("train", TrainConfig).recipes
-    folders = [output_folder(settings.dictionary_path, n, r) for n, r in enumerate(recipes)]
+    plans = planned(settings.section("train", TrainConfig))
+    folders = [
+        output_folder(settings.dictionary_path, n, plan.name) for n, plan in enumerate(plans)
+    ]
     return [folder for folder in folders[1:] if (folder / "config.json").exists()]
 
 

@@ -29,7 +29,7 @@ def model_pair(dictionary: Crosscoder) -> tuple[str, str]:
 
 def model_norms(dictionary: Crosscoder) -> dict[str, np.ndarray]:
     """Decoder norm per model (F,); over all hookpoints of the model, as of one vector."""
-    squares = dictionary.decoder_norms().square().cpu().double().numpy()
+    squares = dictionary.decoder_norms().detach().square().cpu().double().numpy()
     norms: dict[str, np.ndarray] = {}
     for number, hookpoint in enumerate(dictionary.hookpoints):
         norms[hookpoint.model] = norms.get(hookpoint.model, 0.0) + squares[number]

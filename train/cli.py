@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from threading import Timer
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -25,13 +25,16 @@ from pipeline.command import (
 from pipeline.command import run as run_app
 from pipeline.config import Config, describe
 from pipeline.errors import ConfigError
-from train import live_cli
+from train import live_cli, summary
 from train.config import TrainConfig
 from train.dictionary.partition import check_exclusive
+from train.interrupt import sigterm_raises
+from train.recipes.presets import planned
 
 if TYPE_CHECKING:  # importing torch would make --help slow
     from train.loop import TrainedDictionary
     from train.plan import TrainPlan
+    from train.ranks import Ranks
     from train.source import RowSource, StoreRows
 
 FIRST_WINDOW = "reading the first window"
@@ -63,6 +66,14 @@ def run(
     ] = None,
     config: ConfigOption = None,
     set_: SetOption = None,
+    fresh: Annotated[
+        bool,
+        typer.Option(
+            "--fresh",
+            help="Start over: remove what an earlier run has left in the folder, once everything "
+            "else has been checked (default: off: go on with it).",
+        ),
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Say rows, bytes and time; write nothing (default: off)."),
@@ -70,7 +81,10 @@ def run(
     check: CheckOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Trains a dictionary, or goes on with one that was interrupted."""
+    """Trains a dictionary, or goes on with one that was interrupted.
+
+    Ctrl-C and SIGTERM end it within seconds, with a checkpoint; the same command goes on from it.
+    """
     if live and store is not None:
         raise ConfigError(f"--live: trains without a store, but --store names {store}; drop one")
     settings = read_config(config, set_)
@@ -85,19 +99,23 @@ def run(
     folder = out or settings.dictionary_path
     if dry_run:
         expected = live_cli.plan(settings, section, folder) if live else None
-        _print_plan(expected or _plan(store_path, section, folder), section, as_json)
+        expected = expected or _plan(store_path, section, folder)
+        summary.print_plan(expected, section, as_json)
         return
-    if live:
-        trained = live_cli.already_finished(settings, section, folder) or _train_live(
-            settings, section, folder
-        )
-    else:
-        trained = _train(_open_store(store_path, section), section, folder, FIRST_WINDOW)
+    with sigterm_raises():
+        if live:
+            _refuse_several_processes()
+            done = None if fresh else live_cli.already_finished(settings, section, folder)
+            trained = done or _train_live(settings, section, folder, fresh)
+        else:
+            trained = _train_on_store(store_path, section, folder, fresh)
+    if not trained:  # another process speaks
+        return
     if as_json:
-        print(json.dumps([_as_json(entry) for entry in trained], indent=2))
+        print(json.dumps([summary.as_json(entry) for entry in trained], indent=2))
         return
     for entry in trained:
-        print(_summary(entry))
+        print(summary.summary(entry))
     if live:
         print(live_cli.what_next(config, set_, out))
         return
@@ -108,18 +126,37 @@ def run(
 
 def _check_models(settings: Config, section: TrainConfig) -> None:
     """Raises ConfigError for a share of a model that the configuration, if it has any, lacks."""
-    if "dfc" in section.recipes and settings.raw.get("models"):
-        check_exclusive(tuple(settings.models), section.exclusive)
+    for plan in planned(section):
+        if plan.partition == "dedicated" and settings.raw.get("models"):
+            check_exclusive(tuple(settings.models), plan.config.exclusive)
 
 
-def _open_store(path: Path, section: TrainConfig) -> StoreRows:
-    """The rows of a store; says what it lacks, or what this machine lacks for it."""
+def _refuse_several_processes() -> None:
+    from train.ranks import started_together
+
+    if started_together():
+        raise ConfigError("--live: one process trains on live rows; run it without torchrun")
+
+
+def _train_on_store(
+    path: Path, section: TrainConfig, folder: Path, fresh: bool
+) -> list[TrainedDictionary]:
+    """Trains beside the processes, if any, that torchrun has started with this one."""
+    from train.ranks import connected
+
+    with connected() as ranks:
+        source = _open_store(path, section, ranks)
+        return _train(source, section, folder, FIRST_WINDOW, fresh, ranks)
+
+
+def _open_store(path: Path, section: TrainConfig, ranks: Ranks) -> StoreRows:
+    """The rows of a store; rank 0 says what it lacks, or what this machine lacks for it."""
     from store.reader import Store
     from train.device import memory_bytes
     from train.source import StoreRows
 
     store = Store(path)
-    if not store.complete:
+    if not store.complete and ranks.main:
         missing = ", ".join(map(str, store.missing_parts))
         without = f" (no part {missing} of {store.schema.parts})" if missing else ""
         console.print(
@@ -127,9 +164,9 @@ def _open_store(path: Path, section: TrainConfig) -> StoreRows:
             f"training on its {store.rows:,} rows",
             soft_wrap=True,
         )
-    source = StoreRows(store, section)
+    source = StoreRows(store, section, ranks)
     needed, memory = source.memory_bytes, memory_bytes()
-    if needed > memory:
+    if needed > memory and ranks.main:
         console.print(
             f"[yellow]note:[/] the loader shuffles over {needed / 1e9:,.1f} GB at a time and this "
             f"machine has {memory / 1e9:,.1f} GB: it would read the disk at random; "
@@ -139,17 +176,28 @@ def _open_store(path: Path, section: TrainConfig) -> StoreRows:
     return source
 
 
-def _train_live(settings: Config, section: TrainConfig, folder: Path) -> list[TrainedDictionary]:
+def _train_live(
+    settings: Config, section: TrainConfig, folder: Path, fresh: bool
+) -> list[TrainedDictionary]:
     with live_cli.rows(settings, section) as source:
-        return _train(source, section, folder, "filling the buffer")
+        from train.ranks import ALONE
+
+        return _train(source, section, folder, "filling the buffer", fresh, ALONE)
 
 
 def _train(
-    source: RowSource, section: TrainConfig, folder: Path, at_first: str
+    source: RowSource,
+    section: TrainConfig,
+    folder: Path,
+    at_first: str,
+    fresh: bool,
+    ranks: Ranks,
 ) -> list[TrainedDictionary]:
     """Trains beside a progress bar, which says `at_first` until the first step is done."""
     from train.loop import train_on
 
+    if not ranks.main:
+        return train_on(source, section, folder, fresh=fresh, ranks=ranks)
     with progress_bar("rows") as bar:
         rows = section.steps * section.batch_rows
         task = bar.add_task("train", total=rows, note=at_first, visible=False)
@@ -161,39 +209,9 @@ def _train(
 
         patience.start()
         try:
-            return train_on(source, section, folder, show)
+            return train_on(source, section, folder, show, fresh, ranks)
         finally:
             patience.cancel()
-
-
-def _summary(entry: TrainedDictionary) -> str:
-    """One line on a trained dictionary, and one per hookpoint if they are many."""
-    from train.track import FVE_IN_A_LINE
-
-    validation = entry.validation
-    begin, dead = f"{entry.folder}: {entry.recipe}", f"dead {entry.dead_fraction:.1%}"
-    if validation.l0 is None:
-        held_out = "no held-out rows"
-    else:
-        fve = [
-            f"{name} (no variance)" if value is None else f"{name} {value:.3f}"
-            for name, value in validation.fve.items()
-        ]
-        if len(fve) > FVE_IN_A_LINE:
-            lines = "".join(f"\n  {one}" for one in fve)
-            return f"{begin}: L0 {validation.l0:.1f}; {dead}; held-out FVE:{lines}"
-        held_out = f"held-out FVE {', '.join(fve)}; L0 {validation.l0:.1f}"
-    return f"{begin}: {held_out}; {dead}"
-
-
-def _as_json(entry: TrainedDictionary) -> dict[str, Any]:
-    return {
-        "recipe": entry.recipe,
-        "folder": str(entry.folder),
-        "fve": entry.validation.fve,
-        "l0": entry.validation.l0,
-        "dead_fraction": entry.dead_fraction,
-    }
 
 
 def _plan(store_path: Path, section: TrainConfig, folder: Path) -> TrainPlan:
@@ -202,28 +220,6 @@ def _plan(store_path: Path, section: TrainConfig, folder: Path) -> TrainPlan:
     from train.source import StoreRows
 
     return plan(StoreRows(Store(store_path), section), section, folder)
-
-
-def _print_plan(expected: TrainPlan, section: TrainConfig, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps({**vars(expected), "folder": str(expected.folder)}, indent=2))
-        return
-    per_epoch, trained = expected.rows_per_epoch, expected.rows_trained
-    epochs = f" ({trained / per_epoch:.1f} epochs of {per_epoch:,})" if per_epoch else ""
-    print(
-        f"would train {', '.join(section.recipes)} for {section.steps:,} steps of "
-        f"{section.batch_rows:,} rows = {trained:,} rows{epochs}"
-    )
-    harvest = (
-        f", {expected.harvest_seconds / 60:,.1f} of them to harvest {expected.harvest_rows:,} rows"
-        if expected.harvest_rows
-        else ""
-    )
-    print(
-        f"{expected.parameters:,} parameters; about {expected.checkpoint_bytes / 1e6:,.0f} MB "
-        f"under {expected.folder}; about {expected.seconds / 60:,.1f} minutes here{harvest}"
-    )
-    print(f"the loader shuffles over {expected.shuffle_bytes / 1e9:,.1f} GB of memory at a time")
 
 
 def main() -> None:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from pipeline.specs import Section
+from train.dictionary_config import DictionaryConfig
 
-RecipeName = Literal["dfc", "batch_topk_crosscoder"]
-LossName = Literal["squared", "l2"]
-NormalizationName = Literal["crosscoder", "per_model", "sae", "none"]
-Share = Annotated[float, Field(ge=0, lt=1)]
+RecipeName = Literal[
+    "dfc",
+    "batch_topk_crosscoder",
+    "dsf",
+    "crosscoder",
+    "standard",
+    "gated",
+    "topk",
+    "batch_topk",
+    "jump_relu",
+    "p_anneal",
+    "gated_anneal",
+    "matryoshka",
+]
 
 
 class WandbConfig(Section):
@@ -21,60 +32,23 @@ class WandbConfig(Section):
     project: str = Field("crossdiff", description="project name on wandb")
 
 
-class TrainConfig(Section):
+class TrainConfig(DictionaryConfig):
     """How dictionaries are trained. Defaults follow arXiv 2602.11729 and 2504.02922."""
 
-    recipes: list[RecipeName] = Field(
+    recipes: list[str | dict[str, Any]] = Field(
         ["dfc"],
         min_length=1,
-        description="dictionaries trained on the same batches; the first one is the main one",
+        description="dictionaries trained on the same batches, each a recipe's name or "
+        "{recipe: NAME, name: FOLDER, and keys that differ}; the first is the main one. Recipes: "
+        + ", ".join(get_args(RecipeName)),
     )
-    features: int = Field(16384, gt=0, description="features of each dictionary")
-    exclusive: dict[str, Share] = Field(
+    sweep: dict[str, list[Any]] = Field(
         {},
-        description="dfc: share of the features only this model sees; 0.05 for models not named",
+        description="keys with lists of values: every recipe is trained with each combination, "
+        "all on the same batches",
     )
-    k: int = Field(
-        200,
-        gt=0,
-        validate_default=True,
-        description="active features per row, on average over a batch (L0)",
-    )
-    k_start: int | None = Field(None, gt=0, description="k at step 0 when annealed; null: k")
-    k_anneal_steps: int = Field(5000, ge=0, description="steps over which k falls from k_start")
     steps: int = Field(100_000, gt=0, description="optimizer steps")
     batch_rows: int = Field(2048, gt=0, description="rows per step")
-    lr: float | None = Field(None, gt=0, description="null: 2e-4 / sqrt(features / 2^14)")
-    warmup_steps: int = Field(1000, ge=0, description="steps of linear learning-rate warm-up")
-    decay_start: int | None = Field(
-        None, ge=0, description="step from which the rate falls linearly to 0; null: never"
-    )
-    gradient_clip: float = Field(1.0, gt=0, description="largest global gradient norm")
-    loss: LossName = Field(
-        "squared",
-        description="squared: sum over models of |x - x_hat|^2 (papers); l2: mean of |x - x_hat|",
-    )
-    code_normalization: NormalizationName = Field(
-        "crosscoder",
-        description="what a code is multiplied with to be ranked: crosscoder (sum of decoder "
-        "norms), per_model (that sum / models that see the feature), sae (norm of the "
-        "concatenated decoder), none",
-    )
-    decoder_init_norm: float = Field(0.4, gt=0, description="decoder norm per model at step 0")
-    auxk_weight: float = Field(1 / 32, ge=0, description="weight of the dead-feature loss (AuxK)")
-    auxk: int | None = Field(
-        None, gt=0, description="dead features used per row; null: mean width // 2"
-    )
-    dead_after_rows: int = Field(
-        10_000_000, gt=0, description="rows without firing after which a feature counts as dead"
-    )
-    threshold_start: int | None = Field(
-        None,
-        ge=0,
-        description="step at which the inference threshold's EMA begins; null: 1000, "
-        "or half of the steps if that is less",
-    )
-    threshold_beta: float = Field(0.999, gt=0, lt=1, description="decay of that EMA per step")
     seed: int = Field(0, ge=0, description="seed of the initial weights and the order of rows")
     window_chunks: int | None = Field(
         None,
@@ -106,25 +80,16 @@ class TrainConfig(Section):
     log_every: int = Field(50, gt=0, description="steps between lines of metrics.jsonl")
     checkpoint_every: int = Field(5000, gt=0, description="steps between checkpoints")
     keep_checkpoints: int = Field(2, gt=0, description="newest checkpoints kept")
+    keep_best: bool = Field(
+        True, description="also keep the checkpoint with the least held-out loss"
+    )
+    skip_bad_batches: int = Field(
+        0, ge=0, description="batches whose loss or gradient is not finite that a run may skip"
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
     wandb: WandbConfig = Field(WandbConfig(), description="optional logging to wandb")
 
     # Field validators, so that an error is about one key: they see the fields declared above.
-    @field_validator("recipes")
-    @classmethod
-    def _each_recipe_once(cls, recipes: list[RecipeName]) -> list[RecipeName]:
-        if len(set(recipes)) != len(recipes):
-            raise ValueError("names one recipe twice")
-        return recipes
-
-    @field_validator("k")
-    @classmethod
-    def _k_fits_features(cls, k: int, info: ValidationInfo) -> int:
-        features = info.data.get("features")
-        if features is not None and k > features:
-            raise ValueError(f"k {k} is larger than features {features}")
-        return k
-
     @field_validator("live_buffer_rows")
     @classmethod
     def _buffer_holds_two_batches(cls, rows: int | None, info: ValidationInfo) -> int | None:
@@ -133,13 +98,40 @@ class TrainConfig(Section):
             raise ValueError(f"a buffer holds at least two batches of {batch_rows} rows")
         return rows
 
-    @field_validator("threshold_start")
+    @field_validator("steps")
     @classmethod
-    def _threshold_starts_in_time(cls, start: int | None, info: ValidationInfo) -> int | None:
-        steps = info.data.get("steps")
-        if start is not None and steps is not None and start >= steps:
+    def _threshold_starts_in_time(cls, steps: int, info: ValidationInfo) -> int:
+        start = info.data.get("threshold_start")
+        if start is not None and start >= steps:
             raise ValueError(
                 f"threshold_start {start} is not before the last of {steps} steps: "
                 "there would be no inference threshold"
             )
-        return start
+        return steps
+
+    @field_validator("recipes")
+    @classmethod
+    def _entries_name_recipes(
+        cls, recipes: list[str | dict[str, Any]]
+    ) -> list[str | dict[str, Any]]:
+        known = get_args(RecipeName)
+        plain = [entry for entry in recipes if isinstance(entry, str)]
+        if len(set(plain)) != len(plain):
+            raise ValueError("names one recipe twice")
+        for entry in recipes:
+            name = entry.get("recipe") if isinstance(entry, dict) else entry
+            if name not in known:
+                raise ValueError(f"recipe {name!r} is unknown; try {', '.join(known)}")
+        return recipes
+
+    @field_validator("sweep")
+    @classmethod
+    def _swept_keys_are_those_of_a_dictionary(
+        cls, sweep: dict[str, list[Any]]
+    ) -> dict[str, list[Any]]:
+        for key, values in sweep.items():
+            if key not in DictionaryConfig.model_fields:
+                raise ValueError(f"{key!r} cannot differ between dictionaries of one run")
+            if not values:
+                raise ValueError(f"{key} has no values")
+        return sweep

@@ -7,12 +7,16 @@ import os
 import torch
 
 from pipeline.errors import ConfigError
+from train.ranks import started_together
 
 
 def resolve_device(name: str, key: str = "train.device") -> torch.device:
-    """The device that setting `key` names; auto is CUDA where there is one. Raises ConfigError."""
+    """The device that setting `key` names; auto is CUDA where there is one. Raises ConfigError.
+
+    Of several processes that torchrun started each has a CUDA device of its own.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -25,6 +29,11 @@ def resolve_device(name: str, key: str = "train.device") -> torch.device:
         raise ConfigError(
             f"{key}: given {name!r}, which cannot be used on this machine; try auto, cpu or cuda:0"
         ) from None
+    if device.type == "cuda" and started_together():
+        if device.index is not None:
+            raise ConfigError(f"{key}: {name!r} is one device for several processes; try cuda")
+        # By number: which device "cuda" is differs between the threads of a process.
+        return torch.device("cuda", torch.cuda.current_device())
     return device
 
 

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import DictionaryError
+from train.best import read_best
 from train.checkpoint import saved_steps
 from train.config import TrainConfig
 from train.dictionary.artifact import WEIGHTS, read_description
 from train.evaluate import Evaluation
 from train.loop import TrainedDictionary
+from train.recipes.presets import planned
 from train.recipes.recipe import output_folder
 
 
@@ -23,12 +25,13 @@ def finished(config: TrainConfig, folder: Path) -> list[TrainedDictionary] | Non
     there. Whether it was trained on these rows is not looked at.
     """
     found = []
-    for number, recipe in enumerate(config.recipes):
-        place = output_folder(folder, number, recipe)
-        entry = _finished(config, place) if _is_whole(config, place) else None
+    for number, plan in enumerate(planned(config)):
+        place = output_folder(folder, number, plan.name)
+        entry = _finished(plan.config, place) if _is_whole(plan.config, place) else None
         if entry is None:
             return None
-        found.append(TrainedDictionary(recipe, place, *entry))
+        best = read_best(place / "checkpoints") if config.keep_best else None
+        found.append(TrainedDictionary(plan.name, place, *entry, best))
     return found
 
 

@@ -7,45 +7,43 @@ on the same machine.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from pipeline.errors import DictionaryError
 from store.reader import Store
-from train.checkpoint import Progress, load_checkpoint, saved_steps
+from train.best import Best
+from train.checkpoint import Progress, discard_run, load_checkpoint, saved_steps
 from train.config import TrainConfig
 from train.device import resolve_device
 from train.dictionary.artifact import save_dictionary
-from train.evaluate import Evaluation, evaluate
-from train.interrupt import postponed_interrupt
+from train.evaluate import Evaluation
 from train.lock import locked
-from train.metrics import MetricsLog
+from train.metrics import MetricsLog, NoLog
+from train.ranks import ALONE, Ranks
+from train.recipes.presets import planned
 from train.recipes.recipe import build_trainee, output_folder
 from train.source import RowSource, StoreRows
-from train.track import (
-    Track,
-    dead_fraction,
-    metrics_line,
-    progress_note,
-    refuse_divergence,
-    save,
-)
+from train.steps import OnStep, Steps
+from train.track import Track, dead_fraction
 from train.trainee import Trainee
 
 # Settings that change neither the weights nor the order of rows: free to change on resume.
 FREE_SETTINGS = {
     "checkpoint_every",
     "device",
+    "keep_best",
     "keep_checkpoints",
     "live_buffer_rows",  # a live run says itself how large its buffer is
     "loader_threads",
     "log_every",
     "recipes",
+    "skip_bad_batches",
+    "sweep",
     "validate_every",
     "validation_rows",
     "verify_chunks",
@@ -55,34 +53,46 @@ FREE_SETTINGS = {
 
 @dataclass(frozen=True)
 class TrainedDictionary:
-    """What a finished run says of one of its dictionaries."""
+    """What a finished run says of one of its dictionaries; best: of its checkpoints."""
 
     recipe: str
     folder: Path
     validation: Evaluation
     dead_fraction: float
-
-
-OnStep = Callable[[int, str], None]
+    best: Best | None = None
 
 
 def train(
-    store: Store, config: TrainConfig, folder: Path, on_step: OnStep = lambda done, note: None
+    store: Store,
+    config: TrainConfig,
+    folder: Path,
+    on_step: OnStep = lambda done, note: None,
+    fresh: bool = False,
 ) -> list[TrainedDictionary]:
-    """Trains every recipe of `config` on a store; as `train_on`."""
-    return train_on(StoreRows(store, config), config, folder, on_step)
+    """Trains every dictionary of `config` on a store; as `train_on`."""
+    return train_on(StoreRows(store, config), config, folder, on_step, fresh)
 
 
 def train_on(
-    source: RowSource, config: TrainConfig, folder: Path, on_step: OnStep = lambda done, note: None
+    source: RowSource,
+    config: TrainConfig,
+    folder: Path,
+    on_step: OnStep = lambda done, note: None,
+    fresh: bool = False,
+    ranks: Ranks = ALONE,
 ) -> list[TrainedDictionary]:
-    """Trains every recipe of `config`; `on_step` is told steps done and how they went."""
+    """Trains every dictionary of `config`; `on_step` is told steps done and how they went.
+
+    A run that was begun in `folder` is gone on with; `fresh` removes it first, once everything
+    else has been checked. Of several ranks, for which `source` must have been made, rank 0 alone
+    writes and validates; the others return an empty list.
+    """
     device = resolve_device(config.device)
-    folders = [output_folder(folder, n, recipe) for n, recipe in enumerate(config.recipes)]
+    folders = [output_folder(folder, n, plan.name) for n, plan in enumerate(planned(config))]
     with ExitStack() as locks:
-        for place in folders:
+        for place in folders if ranks.main else ():
             locks.enter_context(locked(place))
-        return _train_into(folders, source, config, device, on_step)
+        return _train_into(folders, source, config, device, on_step, fresh, ranks)
 
 
 def _train_into(
@@ -91,34 +101,37 @@ def _train_into(
     config: TrainConfig,
     device: torch.device,
     on_step: OnStep,
+    fresh: bool,
+    ranks: Ranks,
 ) -> list[TrainedDictionary]:
-    resumed = all(saved_steps(place / "checkpoints") for place in folders)
+    resumed = not fresh and all(saved_steps(place / "checkpoints") for place in folders)
     first_batch = None if resumed else source.first_batch()
-    trainees = [
-        build_trainee(recipe, source, config, first_batch, device) for recipe in config.recipes
+    trainees = [build_trainee(plan, source, first_batch, device, ranks) for plan in planned(config)]
+    settings = [binding_settings(source, trainee.config) for trainee in trainees]
+    begun = [
+        Progress(0, {}, 0) if fresh else _resume(*one)
+        for one in zip(trainees, folders, settings, strict=True)
     ]
-    settings = binding_settings(source, config)
-    progress = [
-        _resume(trainee, place, settings) for trainee, place in zip(trainees, folders, strict=True)
-    ]
-    last = min(progress, key=lambda begun: begun.step)
+    _refuse_different_starts(folders[0], [progress.step for progress in begun], ranks)
+    last = min(begun, key=lambda progress: progress.step)
     if last.step:
         source.load_state_dict(last.loader)
     with ExitStack() as stack:
-        tracks = [
-            Track(
-                trainee,
-                place,
-                stack.enter_context(
-                    MetricsLog(place, begun.metrics_bytes, config.wandb, place.name)
-                ),
-                begun.step,
-            )
-            for trainee, place, begun in zip(trainees, folders, progress, strict=True)
-        ]
+        tracks = []
+        for trainee, place, bound, progress in zip(trainees, folders, settings, begun, strict=True):
+            log = NoLog()
+            if ranks.main:
+                log = MetricsLog(place, progress.metrics_bytes, config.wandb, place.name)
+            tracks.append(Track(trainee, place, stack.enter_context(log), bound))
+        for track, progress in zip(tracks, begun, strict=True):
+            if fresh and ranks.main:
+                discard_run(track.folder)
+            track.go_on(progress)
         if last.step < config.steps:
-            _run_steps(tracks, source, config, settings, on_step)
-        return [_finish(track, source, config) for track in tracks]
+            Steps(tracks, source, config, on_step).run()
+        finished = [_finish(track, source) for track in tracks] if ranks.main else []
+        ranks.barrier()
+        return finished
 
 
 def binding_settings(source: RowSource, config: TrainConfig) -> dict[str, Any]:
@@ -134,58 +147,26 @@ def _resume(trainee: Trainee, folder: Path, settings: dict[str, Any]) -> Progres
     return load_checkpoint(folder / "checkpoints", steps[-1], trainee, settings)
 
 
-def _run_steps(
-    tracks: list[Track],
-    source: RowSource,
-    config: TrainConfig,
-    settings: dict[str, Any],
-    on_step: OnStep,
-) -> None:
-    logged, clock = source.batches_taken, time.perf_counter()
-    note = ""
-    with closing(iter(source)) as batches, postponed_interrupt() as raise_if_interrupted:
-        for step in range(source.batches_taken, config.steps):
-            batch = next(batches)
-            active = [track for track in tracks if track.start <= step]
-            results = [track.trainee.step(batch.activations, step) for track in active]
-            done = step + 1
-            if done % config.log_every == 0 or done == config.steps:
-                rate = (done - logged) * config.batch_rows / (time.perf_counter() - clock)
-                since, logged, clock = logged, done, time.perf_counter()
-                for track, result in zip(active, results, strict=True):
-                    refuse_divergence(track, result, source, since, done)
-                    track.log.write(metrics_line(track, result, step, config, rate))
-                note = progress_note(active[0], results[0])
-            if done % config.validate_every == 0 and done < config.steps:
-                for track in active:
-                    _log_validation(track, source, done)
-            if done % config.checkpoint_every == 0 or done == config.steps:
-                save(active, source, config, settings, done)
-            try:
-                on_step(done, note)
-                raise_if_interrupted()
-            except KeyboardInterrupt:
-                save(active, source, config, settings, done)
-                raise
+def _refuse_different_starts(folder: Path, steps: list[int], ranks: Ranks) -> None:
+    """Raises DictionaryError unless all ranks go on from the same checkpoints."""
+    if ranks.size > 1 and len(ranks.gather(torch.tensor(steps)).unique(dim=0)) > 1:
+        raise DictionaryError(
+            f"{folder}: not every process sees the same checkpoints in it; "
+            "name a folder with --out that all machines share"
+        )
 
 
-def _log_validation(track: Track, source: RowSource, step: int) -> Evaluation:
-    result = evaluate(track.trainee.dictionary, source.validation())
-    track.log.write(
-        {"step": step, "validation": {"fve": result.fve, "l0": result.l0, "rows": result.rows}}
-    )
-    return result
-
-
-def _finish(track: Track, source: RowSource, config: TrainConfig) -> TrainedDictionary:
+def _finish(track: Track, source: RowSource) -> TrainedDictionary:
     """Writes and validates the final dictionary; its last checkpoint has been saved."""
+    config = track.config
     provenance = {
-        "recipe": track.trainee.name,
+        "recipe": config.recipes[0],
+        "name": track.trainee.name,
         "train": config.model_dump(mode="json"),
         **source.provenance(),
     }
     save_dictionary(track.folder, track.trainee.dictionary, provenance)
-    validation = _log_validation(track, source, config.steps)
+    validation = track.validate(source, config.steps, lambda: None)
     return TrainedDictionary(
-        track.trainee.name, track.folder, validation, dead_fraction(track.trainee)
+        track.trainee.name, track.folder, validation, dead_fraction(track.trainee), track.best
     )

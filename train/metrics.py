@@ -18,7 +18,30 @@ from pipeline.errors import ConfigError
 from train.config import WandbConfig
 
 
-class MetricsLog:
+class NoLog:
+    """What a process has that leaves writing to another."""
+
+    def write(self, metrics: dict[str, Any]) -> None:
+        """Nothing."""
+
+    @property
+    def bytes_written(self) -> int:
+        """None."""
+        return 0
+
+    def __enter__(self) -> NoLog:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        pass
+
+
+class MetricsLog(NoLog):
     """Appends one JSON object per line, flushed line by line."""
 
     def __init__(self, folder: Path, start_bytes: int, wandb: WandbConfig, run_name: str) -> None:
@@ -87,4 +110,6 @@ def _finite(value: Any) -> Any:
     """The same JSON value with null in place of numbers that are not finite."""
     if isinstance(value, dict):
         return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from train.config import TrainConfig
 from train.device import resolve_device
+from train.recipes.presets import planned
 from train.recipes.recipe import build_trainee
 from train.source import RowSource
 
@@ -40,9 +41,7 @@ def plan(source: RowSource, config: TrainConfig, folder: Path) -> TrainPlan:
     """Times a few real steps, while rows are read ahead of them; writes nothing."""
     device = resolve_device(config.device)
     first_batch = source.first_batch()
-    trainees = [
-        build_trainee(recipe, source, config, first_batch, device) for recipe in config.recipes
-    ]
+    trainees = [build_trainee(one, source, first_batch, device) for one in planned(config)]
     seconds = 0.0
     with closing(iter(source)) as batches:
         for step in range(TIMED_STEPS):
@@ -57,7 +56,13 @@ def plan(source: RowSource, config: TrainConfig, folder: Path) -> TrainPlan:
         source.rows_per_epoch,
         config.steps * config.batch_rows,
         parameters,
-        4 * parameters * (1 + ADAM_COPIES * config.keep_checkpoints),
+        4 * parameters * (1 + ADAM_COPIES * _checkpoints_kept(config)),
         source.memory_bytes,
         seconds * config.steps,
     )
+
+
+def _checkpoints_kept(config: TrainConfig) -> int:
+    """The newest ones, and the best if it may be none of them."""
+    validates = config.validation_fraction > 0 and config.validate_every < config.steps
+    return config.keep_checkpoints + (config.keep_best and validates)

@@ -19,6 +19,7 @@ from store.sweep import sweep
 from store.window import window_bytes
 from train.config import TrainConfig
 from train.device import resolve_device
+from train.ranks import ALONE, Ranks
 
 
 @runtime_checkable
@@ -77,12 +78,19 @@ class RowSource(Protocol):
 
 
 class StoreRows:
-    """The documents of a store; a run that is resumed gets the very batches that were to come."""
+    """The documents of a store; a run that is resumed gets the very batches that were to come.
 
-    def __init__(self, store: Store, config: TrainConfig) -> None:
+    Of several ranks each iterates over its own rows of every batch. Raises ConfigError if a batch
+    cannot be shared equally.
+    """
+
+    def __init__(self, store: Store, config: TrainConfig, ranks: Ranks = ALONE) -> None:
         self._store = store
         self._config = config
-        self._loader = make_loader(store, config, resolve_device(config.device))
+        device = resolve_device(config.device)
+        self._loader = make_loader(store, config, device, ranks)
+        # What every rank must see the same of is read whole by each.
+        self._whole = make_loader(store, config, device) if ranks.size > 1 else self._loader
         self.name = str(store.path)
         self.hookpoints = store.schema.hookpoints
 
@@ -116,8 +124,8 @@ class StoreRows:
         return self._store.statistics(hookpoint)
 
     def first_batch(self) -> dict[str, Tensor]:
-        """Activations of batch 0."""
-        return self._loader.read(0).activations
+        """Activations of the whole of batch 0."""
+        return self._whole.read(0).activations
 
     def validation(self) -> Iterator[Batch]:
         """Held-out rows, spread over the store, in storage order."""
@@ -134,7 +142,7 @@ class StoreRows:
     def damage(self, first: int, last: int) -> str | None:
         """Reads batches again to find values that are not finite."""
         for number in range(first, last):
-            for name, x_BD in self._loader.read(number).activations.items():
+            for name, x_BD in self._whole.read(number).activations.items():
                 if not x_BD.isfinite().all():
                     return (
                         f"{self.name}: {name}: activations of batch {number + 1} are not finite; "
@@ -156,9 +164,10 @@ class StoreRows:
 
 
 def make_loader(
-    store: Store, config: TrainConfig, device: torch.device | None = None
+    store: Store, config: TrainConfig, device: torch.device | None = None, ranks: Ranks = ALONE
 ) -> ShuffledLoader:
-    """The loader over the training documents, which delivers to `device`."""
+    """The loader over the training documents, which delivers this rank's rows to `device`."""
+    ranks.rows_of(config.batch_rows)
     return ShuffledLoader(
         store,
         LoaderOptions(
@@ -166,6 +175,8 @@ def make_loader(
             seed=config.seed,
             window_chunks=config.window_chunks,
             validation_fraction=config.validation_fraction,
+            ranks=ranks.size,
+            rank=ranks.rank,
             threads=config.loader_threads,
             device=device,
             verify=config.verify_chunks,

@@ -1,109 +1,164 @@
-"""A dictionary of a run with its folder and log, and what is written about it on the way."""
+"""A dictionary of a run with its folder and log, and what is kept of it on the way."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import DictionaryError
-from train.checkpoint import Progress, save_checkpoint, saved_steps
+from store.loader import Batch
+from train.best import Best, best_from, is_better, write_best
+from train.checkpoint import Progress, prune, save_checkpoint, saved_steps
 from train.config import TrainConfig
-from train.metrics import MetricsLog
-from train.recipes.schedule import active_features, learning_rate
+from train.dictionary.crosscoder import Activations
+from train.divergence import LossWatch, diverged, not_finite, what_is_spoilt
+from train.evaluate import Evaluation, evaluate
+from train.metrics import NoLog
 from train.source import RowSource
 from train.trainee import StepMetrics, Trainee
 
-FVE_IN_A_LINE = 4  # hookpoints
+RECENT = 1000  # steps whose metrics are kept to find a bad one
 
 
-@dataclass(frozen=True)
+@dataclass
 class Track:
-    """One dictionary of the run with its folder, its log and the steps it had done before."""
+    """One dictionary of the run with its folder, its log and the steps it had done before.
+
+    settings: what its weights depend on; checked: the last step that was found to be good; recent:
+    the steps since then, on the device.
+    """
 
     trainee: Trainee
     folder: Path
-    log: MetricsLog
-    start: int
+    log: NoLog
+    settings: dict[str, Any]
+    start: int = 0
+    best: Best | None = None
+    watch: LossWatch = field(default_factory=LossWatch)
+    validation_due: bool = False
+    checked: int = 0
+    recent: deque[tuple[int, StepMetrics]] = field(default_factory=lambda: deque(maxlen=RECENT))
+
+    @property
+    def config(self) -> TrainConfig:
+        """Its own configuration: those of a sweep differ."""
+        return self.trainee.config
 
     @property
     def checkpoints(self) -> Path:
         """Where its checkpoints lie."""
         return self.folder / "checkpoints"
 
+    def step(self, activations: Activations, number: int) -> StepMetrics:
+        """One step of its trainee."""
+        result = self.trainee.step(activations, number)
+        self.recent.append((number + 1, result))
+        return result
 
-def save(
-    tracks: list[Track],
-    source: RowSource,
-    config: TrainConfig,
-    settings: dict[str, Any],
-    done: int,
-) -> None:
-    """Writes a checkpoint of each of these dictionaries that has none of this step."""
-    for track in tracks:
-        if done not in saved_steps(track.checkpoints):
-            progress = Progress(done, source.state_dict(), track.log.bytes_written)
-            save_checkpoint(
-                track.checkpoints, track.trainee, progress, settings, config.keep_checkpoints
+    def go_on(self, progress: Progress) -> None:
+        """Takes up what its checkpoint says; the marker of the best one follows it."""
+        self.start = self.checked = progress.step
+        self.watch = LossWatch(**progress.losses)
+        self.validation_due = progress.validation_due
+        self.best = best_from(progress.best, self.checkpoints) if self.config.keep_best else None
+        if self.checkpoints.exists() and self.trainee.ranks.main:
+            write_best(self.checkpoints, self.best)
+
+    def save(self, source: RowSource, done: int) -> None:
+        """Writes a checkpoint of this step if there is none; removes those that are not kept.
+
+        Raises DictionaryError, and writes nothing, if a weight is not finite. Of several processes
+        one writes.
+        """
+        if not self.trainee.ranks.main:
+            return
+        if done not in saved_steps(self.checkpoints):
+            spoilt = what_is_spoilt(self.trainee)
+            if spoilt is not None:
+                raise self._past_saving(f"{spoilt} at step {done}")
+            best = None if self.best is None else asdict(self.best)
+            progress = Progress(
+                done,
+                source.state_dict(),
+                self.log.bytes_written,
+                best,
+                asdict(self.watch),
+                self.validation_due,
             )
+            save_checkpoint(self.checkpoints, self.trainee, progress, self.settings)
+        write_best(self.checkpoints, self.best)
+        kept = None if self.best is None else self.best.step
+        prune(self.checkpoints, self.config.keep_checkpoints, kept)
 
+    def validate(self, source: RowSource, done: int, pause: Callable[[], None]) -> Evaluation:
+        """Evaluates on held-out rows, logs it, and saves a checkpoint if it is the best.
 
-def refuse_divergence(
-    track: Track, result: StepMetrics, source: RowSource, since: int, done: int
-) -> None:
-    """Raises DictionaryError if the loss is not finite.
+        `pause` is called before every batch and may raise: then nothing was logged, and the
+        validation is due.
+        """
+        self.validation_due = True
 
-    Batches since the last line are looked at again, to tell damaged rows from too high a rate.
-    """
-    loss = float(result.loss)
-    if math.isfinite(loss):
-        return
-    damage = source.damage(since, done)
-    if damage is not None:
-        raise DictionaryError(f"{damage}, then delete {track.folder} and train anew")
-    raise DictionaryError(
-        f"{track.folder}: {track.trainee.name}: loss is {loss} at step {done}; "
-        f"lower train.lr, delete the folder and train anew"
-    )
+        def batches() -> Iterator[Batch]:
+            for batch in source.validation():
+                pause()
+                yield batch
+
+        result = evaluate(self.trainee.dictionary, batches())
+        dead = dead_fraction(self.trainee)
+        self.log.write({"step": done, "validation": asdict(result), "dead_fraction": dead})
+        self.validation_due = False
+        if self.config.keep_best and is_better(result.loss, self.best):
+            assert result.loss is not None
+            self.best = Best(done, result.loss)
+            self.save(source, done)
+        return result
+
+    def refuse_divergence(self, source: RowSource, done: int) -> None:
+        """Raises DictionaryError if a loss since the last look was not finite, or has diverged.
+
+        The trainee leaves everything as it was at a batch whose loss or gradient is not finite, and
+        counts it; more of them than `skip_bad_batches` are too many. Batches are then read again,
+        to tell damaged rows from too high a rate.
+        """
+        bad, limit = int(self.trainee.bad_batches), self.config.skip_bad_batches
+        found = self._first_bad(bad) if bad > limit else diverged(self.recent[-1][1], self.watch)
+        if found is not None:
+            damage = source.damage(self.checked, done)
+            if damage is not None:
+                raise DictionaryError(f"{damage}, then {self._remedy()}")
+            raise self._past_saving(found if bad > limit else f"{found} at step {done}")
+        self.checked = done
+        self.recent.clear()
+
+    def _first_bad(self, bad: int) -> str:
+        """The first of the recent steps that was not finite, and what of it."""
+        limit = self.config.skip_bad_batches
+        which = f", one of {bad} bad batches where train.skip_bad_batches is {limit}"
+        for step, result in self.recent:
+            wrong = not_finite(result)
+            if wrong is not None:
+                return f"{wrong} at step {step}" + (which if limit else "")
+        return f"{bad} batches were not finite"
+
+    def _past_saving(self, what: str) -> DictionaryError:
+        return DictionaryError(
+            f"{self.folder}: {self.trainee.name}: {what}; {self._remedy()}, "
+            "or lower train.lr and start over with --fresh"
+        )
+
+    def _remedy(self) -> str:
+        """What can be done, with the last good checkpoint named."""
+        steps = saved_steps(self.checkpoints)
+        if not steps:
+            return "there is no checkpoint yet: run again with train.skip_bad_batches"
+        last = self.checkpoints / f"step_{steps[-1]:08d}"
+        return f"go on from the last good checkpoint, {last}, with train.skip_bad_batches"
 
 
 def dead_fraction(trainee: Trainee) -> float:
     """Share of features that have not fired for `dead_after_rows` rows."""
     dead = trainee.rows_since_fired >= trainee.config.dead_after_rows
     return float(dead.double().mean())
-
-
-def metrics_line(
-    track: Track, result: StepMetrics, step: int, config: TrainConfig, rows_per_second: float
-) -> dict[str, Any]:
-    """One line of metrics.jsonl; the device is waited for here."""
-    hookpoints = track.trainee.dictionary.hookpoints
-    return {
-        "step": step + 1,
-        "rows": (step + 1) * config.batch_rows,
-        "loss": float(result.loss),
-        **{name: float(term) for name, term in result.terms.items()},
-        "fve": {h.name: value for h, value in zip(hookpoints, result.fve.tolist(), strict=True)},
-        "l0": float(result.l0),
-        "dead_fraction": dead_fraction(track.trainee),
-        "lr": learning_rate(step, config),
-        "k": active_features(step, config),
-        "threshold": float(track.trainee.dictionary.threshold),
-        "rows_per_second": round(rows_per_second, 1),
-    }
-
-
-def progress_note(track: Track, result: StepMetrics) -> str:
-    """The last loss, FVE, L0 and dead fraction, for the progress bar.
-
-    FVE is that of each hookpoint, or mean and minimum if they are too many for a line.
-    """
-    values = result.fve.tolist()
-    fve = " ".join(f"{value:.3f}" for value in values)
-    if len(values) > FVE_IN_A_LINE:
-        fve = f"{sum(values) / len(values):.3f} min {min(values):.3f}"
-    return (
-        f"loss {float(result.loss):.4g} FVE {fve} L0 {float(result.l0):.0f} "
-        f"dead {dead_fraction(track.trainee):.1%}"
-    )

@@ -2,7 +2,9 @@
 
 `step` does one optimizer step on one batch and returns device tensors; it never waits for the
 device. The dead set is refreshed every DEAD_REFRESH steps, which is where the device is waited
-for.
+for; so it is where features are resampled, and where outlier rows are to be dropped.
+A batch whose loss or gradient is not finite changes nothing but the count of such batches. Of
+several processes each is given its rows of a global batch, and all do the step of the whole one.
 """
 
 from __future__ import annotations
@@ -12,33 +14,55 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from train.config import RecipeName, TrainConfig
-from train.dictionary.codes import SparseCodes
+from train.config import TrainConfig
+from train.dictionary.codes import Codes
 from train.dictionary.crosscoder import Activations, Crosscoder
-from train.dictionary.selection import batch_topk
-from train.recipes.loss import DeadFeatures, LossResult, auxk_loss, reconstruction_loss
-from train.recipes.schedule import active_features, learning_rate, threshold_start
+from train.global_batch import GlobalBatch, slice_of
+from train.ranks import ALONE, Ranks
+from train.recipes.loss import DeadFeatures, LossResult
+from train.recipes.objective import Objective, Scheduled
+from train.recipes.outliers import drop_outliers
+from train.recipes.p_anneal import PAnneal, PSchedule
+from train.recipes.resample import resample
+from train.recipes.schedule import (
+    active_features,
+    is_resample,
+    learning_rate,
+    sparsity_warmup,
+    threshold_start,
+)
+from train.recipes.tied import tie_gradients, tie_rows
+from train.recipes.unit_norm import normalize_rows, project_gradients
 
 DEAD_REFRESH = 16
+RESAMPLE_WINDOW = 2  # a feature is resampled if it did not fire for resample_every / this steps
 
 
 @dataclass(frozen=True)
 class StepMetrics:
-    """Device scalars of one step; fve per hookpoint is that of the training batch."""
+    """Device scalars of one step; fve per writing hookpoint is that of the training batch.
+
+    gradient_norm: before clipping.
+    """
 
     loss: Tensor
     terms: dict[str, Tensor]
     fve: Tensor
     l0: Tensor
+    gradient_norm: Tensor
 
 
 class Trainee:
-    """Trains `dictionary` by a recipe's configuration."""
+    """Trains `dictionary` by the configuration of a planned dictionary of this name."""
 
-    def __init__(self, name: RecipeName, dictionary: Crosscoder, config: TrainConfig) -> None:
+    def __init__(
+        self, name: str, dictionary: Crosscoder, config: TrainConfig, ranks: Ranks = ALONE
+    ) -> None:
+        self.ranks = ranks
         self.name = name
         self.dictionary = dictionary
         self.config = config
+        self.objective = Objective(dictionary, config)
         device = dictionary.b_enc.device
         self.optimizer = torch.optim.Adam(
             dictionary.parameters(), lr=learning_rate(0, config), fused=True
@@ -46,7 +70,11 @@ class Trainee:
         features = dictionary.partition.features
         self.rows_since_fired = torch.zeros(features, dtype=torch.int64, device=device)
         self.dead = torch.zeros(features, dtype=torch.bool, device=device)
+        self.bad_batches = torch.zeros((), dtype=torch.int64, device=device)
+        self.annealed = _annealed(config, dictionary.b_enc)
         self._dead_features: DeadFeatures | None = None
+        self._decoders = list(dictionary.W_dec.values())
+        self._tied_rows = dictionary.tied_rows()
 
     def step(self, activations: Activations, step: int) -> StepMetrics:
         """One optimizer step on raw activations."""
@@ -54,36 +82,41 @@ class Trainee:
             self.dead = self.rows_since_fired >= self.config.dead_after_rows
             self.refresh_dead_features()
         x = self.dictionary.scaled(activations)
-        result = self.loss(x, active_features(step, self.config))
+        if self.config.outlier_norm is not None:
+            x = drop_outliers(x, self.config.outlier_norm, self.ranks)
+        whole = slice_of(self.ranks, len(x[0]), equal=self.config.outlier_norm is None)
+        if is_resample(step, self.config):
+            self._resample(x, step, whole)
+        now = self.scheduled(step)
+        result = self.loss(x, now, whole)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, self.config)
         self.optimizer.zero_grad(set_to_none=True)
-        result.total.backward()
-        torch.nn.utils.clip_grad_norm_(
-            self.dictionary.parameters(), self.config.gradient_clip, foreach=True
-        )
+        whole.weighted(result.total).backward()
+        self.ranks.sum_gradients(self.dictionary.parameters())
+        metrics = self._metrics(x, result, self._finish_gradients(), whole)
+        good = metrics.loss.isfinite() & metrics.gradient_norm.isfinite()
+        # What fused optimizers know from gradient scaling: they leave everything as it is.
+        setattr(self.optimizer, "found_inf", (~good).to(torch.float32))  # noqa: B010
         self.optimizer.step()
-        self._count_fired(result.codes)
-        if step >= threshold_start(self.config):
-            self._update_threshold(
-                result.smallest_score, first=step == threshold_start(self.config)
-            )
-        return self._metrics(x, result)
+        self._restore_constraints(good)
+        self._count(result.codes, good, whole.rows)
+        self._update_threshold(result, step, good)
+        if self.annealed is not None:
+            self._record_sparsity(result, metrics, step, whole)
+        return metrics
 
-    def loss(self, x: list[Tensor], k: int) -> LossResult:
-        """The recipe's loss on scaled inputs."""
-        dictionary = self.dictionary
-        pre_BF = dictionary.preactivations(x)
-        pattern, smallest = batch_topk(pre_BF, dictionary.code_scale(), k)
-        codes = dictionary.codes_at(x, pre_BF, pattern)
-        reconstructions = dictionary.decode_scaled(codes)
-        residuals = [x_BD - y_BD for x_BD, y_BD in zip(x, reconstructions, strict=True)]
-        terms = {"reconstruction": reconstruction_loss(self.config.loss, residuals)}
-        total = terms["reconstruction"]
-        if self._dead_features is not None and self.config.auxk_weight > 0:
-            terms["auxk"] = auxk_loss(dictionary, x, pre_BF, residuals, self._dead_features)
-            total = total + self.config.auxk_weight * terms["auxk"]
-        return LossResult(total, terms, codes, residuals, smallest)
+    def scheduled(self, step: int) -> Scheduled:
+        """What the schedules say of this step; to be asked once per step."""
+        k, warm = active_features(step, self.config), sparsity_warmup(step, self.config)
+        if self.annealed is None:
+            return Scheduled(k, warm * (self.config.sparsity_weight or 0.0))
+        p = self.annealed.begin(step)
+        return Scheduled(k, warm * self.annealed.weight, p)
+
+    def loss(self, x: list[Tensor], now: Scheduled, whole: GlobalBatch | None = None) -> LossResult:
+        """The loss on scaled inputs, which may be some rows of a `whole` batch."""
+        return self.objective(self.dictionary, x, now, self._dead_features, whole)
 
     def refresh_dead_features(self) -> None:
         """Rebuilds AuxK's index lists from `dead`."""
@@ -102,24 +135,96 @@ class Trainee:
         total = self.config.auxk or sum(widths) // len(widths) // 2
         return max(1, round(total * size / self.dictionary.partition.features))
 
-    @torch.no_grad()
-    def _count_fired(self, codes: SparseCodes) -> None:
-        fired = torch.zeros_like(self.rows_since_fired)
-        fired.index_add_(0, codes.pattern.columns, (codes.values > 0).to(fired.dtype))
-        self.rows_since_fired += codes.pattern.batch
-        self.rows_since_fired.masked_fill_(fired > 0, 0)
+    def _finish_gradients(self) -> Tensor:
+        """Ties, clips and projects gradients; their norm before clipping."""
+        if self._tied_rows is not None:
+            tie_gradients(self._decoders, self._tied_rows)
+        norm = torch.nn.utils.clip_grad_norm_(
+            self.dictionary.parameters(), self.config.gradient_clip, foreach=True
+        )
+        if self.config.unit_norm_decoder:
+            project_gradients(self._decoders)
+        return norm
+
+    def _restore_constraints(self, good: Tensor | None = None) -> None:
+        if self.config.unit_norm_decoder:
+            normalize_rows(self._decoders, good)
+        if self._tied_rows is not None:
+            tie_rows(self._decoders, self._tied_rows)
+
+    def _resample(self, x: list[Tensor], step: int, whole: GlobalBatch) -> None:
+        """Re-initialises what has not fired for half of the time between resamplings.
+
+        Not on a bad batch: the features wait for the next time.
+        """
+        config = self.config
+        assert config.resample_every is not None
+        rows = config.resample_every * config.batch_rows // RESAMPLE_WINDOW
+        dead_F = self.rows_since_fired >= rows
+        with torch.no_grad():
+            now = Scheduled(active_features(step, config))
+            residuals = self.objective(self.dictionary, x, now, whole=whole).residuals
+        x, residuals = whole.all_rows(x), whole.all_rows(residuals)
+        if not all(rows_BD.isfinite().all() for rows_BD in (*x, *residuals)):
+            return
+        chosen_F = resample(
+            self.dictionary, self.optimizer, dead_F, x, residuals, config.seed, step
+        )
+        self._restore_constraints()
+        self.rows_since_fired.masked_fill_(chosen_F, 0)
+        self.dead &= ~chosen_F
+        self.refresh_dead_features()
 
     @torch.no_grad()
-    def _update_threshold(self, smallest: Tensor, first: bool) -> None:
-        beta = 0.0 if first else self.config.threshold_beta
-        self.dictionary.threshold.mul_(beta).add_(smallest, alpha=1 - beta)
+    def _count(self, codes: Codes, good: Tensor, rows: int | None = None) -> None:
+        """`rows`: those of all processes; None: the codes'."""
+        fired_F = self.ranks.any(codes.fired() > 0)
+        seen = codes.batch if rows is None else rows
+        counted = (self.rows_since_fired + seen).masked_fill_(fired_F, 0)
+        self.rows_since_fired = torch.where(good, counted, self.rows_since_fired)
+        self.bad_batches += ~good
 
     @torch.no_grad()
-    def _metrics(self, x: list[Tensor], result: LossResult) -> StepMetrics:
-        fve = [
-            1 - e_BD.square().sum() / (x_BD - x_BD.mean(dim=0)).square().sum()
-            for x_BD, e_BD in zip(x, result.residuals, strict=True)
-        ]
-        active = (result.codes.values > 0).sum() / result.codes.pattern.batch
-        terms = {name: term.detach() for name, term in result.terms.items()}
-        return StepMetrics(result.total.detach(), terms, torch.stack(fve), active)
+    def _update_threshold(self, result: LossResult, step: int, good: Tensor) -> None:
+        first = threshold_start(self.config)
+        if result.smallest_score is None or step < first:
+            return
+        threshold = self.dictionary.threshold
+        beta = 0.0 if step == first else self.config.threshold_beta
+        updated = beta * threshold + (1 - beta) * result.smallest_score
+        threshold.copy_(torch.where(good, updated, threshold))
+
+    @torch.no_grad()
+    def _record_sparsity(
+        self, result: LossResult, metrics: StepMetrics, step: int, whole: GlobalBatch
+    ) -> None:
+        assert self.annealed is not None
+        following = self.annealed.schedule.next_p(step)
+        if following is not None:
+            sums = self.objective.penalty(self.dictionary, result.penalised, following)
+            self.annealed.record(step, metrics.terms["sparsity"], whole.mean(sums))
+
+    @torch.no_grad()
+    def _metrics(
+        self, x: list[Tensor], result: LossResult, norm: Tensor, whole: GlobalBatch
+    ) -> StepMetrics:
+        active = (result.codes.values > 0).sum() / result.codes.batch
+        errors = [e_BD.square().sum() for e_BD in result.residuals]
+        loss, terms = result.total.detach(), {n: t.detach() for n, t in result.terms.items()}
+        if not whole.alone:
+            summed = [whole.summed(error) for error in errors]
+            sent = whole.mean(torch.stack([loss, active, *terms.values(), *summed]))
+            loss, active, *others = sent.unbind()
+            terms, errors = dict(zip(terms, others, strict=False)), others[len(terms) :]
+        variations = whole.variations(self.dictionary.written(x))
+        fve = [1 - error / variation for error, variation in zip(errors, variations, strict=True)]
+        return StepMetrics(loss, terms, torch.stack(fve), active, norm)
+
+
+def _annealed(config: TrainConfig, like: Tensor) -> PAnneal | None:
+    """The state of p-annealing, where the penalty is lp."""
+    if config.sparsity != "lp":
+        return None
+    begin = config.p_anneal_start if config.p_anneal_start is not None else config.steps // 3
+    schedule = PSchedule(config.p_start, config.p_end, begin, config.steps - 1, config.p_updates)
+    return PAnneal(schedule, config.sparsity_weight or 0.0, like.device, like.dtype)

@@ -89,14 +89,14 @@ def _identity(partition) -> Crosscoder:
             for place, feature in enumerate(visible.tolist()):
                 coordinate = feature - first_of_model[number]
                 if 0 <= coordinate < 5:
-                    dictionary.W_dec[number][place, coordinate] = 1.0
+                    dictionary.W_dec[str(number)][place, coordinate] = 1.0
                     seen_by = 2 if 2 <= feature < 5 else 1
-                    dictionary.W_enc[number][place, coordinate] = 1 / seen_by
+                    dictionary.W_enc[str(number)][place, coordinate] = 1 / seen_by
         dictionary.scale.copy_(torch.tensor([2.0, 0.5]))
-        dictionary.W_enc[0] /= 2.0
-        dictionary.W_enc[1] /= 0.5
-        dictionary.W_dec[0] *= 2.0
-        dictionary.W_dec[1] *= 0.5
+        dictionary.W_enc["0"] /= 2.0
+        dictionary.W_enc["1"] /= 0.5
+        dictionary.W_dec["0"] *= 2.0
+        dictionary.W_dec["1"] *= 0.5
     return dictionary
 
 

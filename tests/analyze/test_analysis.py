@@ -60,7 +60,7 @@ def test_an_exact_dictionary_explains_all_variance(analysis):
 
 def test_fve_is_that_of_held_out_rows_computed_directly(known_store, dfc_folder):
     dictionary = load_dictionary(dfc_folder)
-    dictionary.W_dec[0].data *= 0.7
+    dictionary.W_dec["0"].data *= 0.7
     result = run_sweep(known_store, dictionary, CONFIG, 0.25)
     held_out = known_store.documents.validation_mask(0.25)[known_store.column("document")]
     name = dictionary.hookpoints[0].name

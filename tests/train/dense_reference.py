@@ -65,6 +65,9 @@ class DenseReference:
             return norms.sum(0) / torch.stack(self.masks).squeeze(2).sum(0)
         if self.normalization == "sae":
             return torch.cat([W.detach() for W in self.W_dec], dim=1).norm(dim=1)
+        if self.normalization == "mixed":
+            joint = torch.cat([W.detach() for W in self.W_dec], dim=1).norm(dim=1)
+            return joint + 0.1 * norms.sum(0)
         return torch.ones_like(norms[0])
 
     def select(self, x: list[Tensor], k: int) -> tuple[Tensor, float]:

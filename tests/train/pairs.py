@@ -35,7 +35,7 @@ PARTITIONS = {
         [("a", ("a",), 6), ("shared", ("a", "b"), 14), ("b", ("b",), 4)],
     ),
 }
-NORMALIZATIONS = ["crosscoder", "per_model", "sae", "none"]
+NORMALIZATIONS = ["crosscoder", "per_model", "sae", "mixed", "none"]
 FEATURES, ROWS = 24, 15
 
 
@@ -55,6 +55,7 @@ def make_config(**changes: object) -> TrainConfig:
         "dead_after_rows": 100,
         "threshold_start": 7,
         "threshold_beta": 0.8,
+        "code_normalization": "crosscoder",
         "auxk_weight": 0.25,
         "auxk": 8,
     }
@@ -99,10 +100,10 @@ def reference_of(trainee: Trainee) -> DenseReference:
         groups,
         dictionary.normalization,
         trainee.config.loss,
-        [full_width(W, models[h], groups) for h, W in enumerate(dictionary.W_enc)],
-        [full_width(W, models[h], groups) for h, W in enumerate(dictionary.W_dec)],
+        [full_width(W, models[h], groups) for h, W in enumerate(dictionary.W_enc.values())],
+        [full_width(W, models[h], groups) for h, W in enumerate(dictionary.W_dec.values())],
         dictionary.b_enc.detach(),
-        [b.detach() for b in dictionary.b_dec],
+        [b.detach() for b in dictionary.b_dec.values()],
     )
 
 
@@ -152,10 +153,10 @@ def full_parameters(trainee: Trainee, gradients: bool = False) -> list[Tensor]:
 
     wide = [
         full_width(value(W), h.model, groups)
-        for weights in (dictionary.W_enc, dictionary.W_dec)
+        for weights in (dictionary.W_enc.values(), dictionary.W_dec.values())
         for h, W in zip(dictionary.hookpoints, weights, strict=True)
     ]
-    return [*wide, value(dictionary.b_enc), *(value(b) for b in dictionary.b_dec)]
+    return [*wide, value(dictionary.b_enc), *(value(b) for b in dictionary.b_dec.values())]
 
 
 def random_batch(trainee: Trainee, seed: int) -> dict[str, Tensor]:

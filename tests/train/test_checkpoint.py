@@ -135,7 +135,7 @@ def test_a_folder_is_not_relabelled_with_another_recipe_of_the_same_shape(store,
     train_run(store, tiny(**shape, recipes=["dfc"]), folder)
     message = (
         f"^{folder}: holds checkpoints of recipe 'dfc', now it would be 'batch_topk_crosscoder'; "
-        "name another folder with --out, or delete"
+        "name another folder with --out, or start over with --fresh"
     )
     other = tiny(**shape, recipes=["batch_topk_crosscoder"])
     assert_refused_as_it_was(store, other, folder, message)
@@ -247,7 +247,8 @@ def test_settings_that_do_not_touch_the_weights_may_change(store, undisturbed, t
 def test_going_on_with_another_setting_is_refused_by_its_name(store, tmp_path, key, value):
     folder = tmp_path / "dictionary"
     run_until(store, tiny(), folder, 12)
-    message = rf"step_00000010: was written with {key} .*, now {value}; restore it, or delete"
+    said = rf"step_00000010: was written with {key} .*, now {value}; restore it, or"
+    message = f"{said} start over with --fresh"
     with pytest.raises(DictionaryError, match=message):
         train_run(store, tiny(**{key: value}), folder)
 
@@ -283,7 +284,7 @@ def test_a_full_disk_leaves_the_older_checkpoint_usable_and_nothing_behind(
     store, undisturbed, tmp_path, monkeypatch
 ):
     folder = tmp_path / "dictionary"
-    run_until(store, tiny(), folder, 25)
+    run_until(store, tiny(), folder, 22)
 
     def full(path: Path, buffers: list[bytes]) -> None:
         path.parent.mkdir(parents=True)
@@ -295,6 +296,6 @@ def test_a_full_disk_leaves_the_older_checkpoint_usable_and_nothing_behind(
         with pytest.raises(OSError, match="No space left"):
             train_run(store, tiny(), folder)
     names = sorted(entry.name for entry in (folder / "checkpoints").iterdir())
-    assert names == ["step_00000010", "step_00000020"]
+    assert names == ["best.json", "step_00000010", "step_00000020"]
     train_run(store, tiny(), folder)
     assert weights(folder) == weights(undisturbed)

@@ -119,7 +119,7 @@ def test_json_of_a_run_parses(run, store_path):
     code, out, _ = run("--store", store_path, "--out", "dictionary", "--json", *SETTINGS)
     (entry,) = json.loads(out)
     assert code == 0
-    assert set(entry) == {"recipe", "folder", "fve", "l0", "dead_fraction"}
+    assert set(entry) == {*("recipe", "folder", "fve", "l0", "loss", "dead_fraction", "best")}
 
 
 def test_a_dry_run_states_rows_bytes_and_time_and_writes_nothing(run, store_path, tmp_path):
@@ -161,7 +161,7 @@ def test_checking_needs_no_store_and_says_nothing(run):
         (["--set", "train.k=0"], "--set: train.k: given 0; input should be greater than 0"),
         (["--set", "train.wandb.mode=on"], "--set: train.wandb.mode: given True"),
         (["--set", "train.k=9", "--set", "train.features=2"], "--set: train.k: given 9; "),
-        (["--set", "train.recipes=[sae]"], "train.recipes.0: given 'sae'"),
+        (["--set", "train.recipes=[sae]"], "train.recipes: given ['sae']; recipe 'sae' is unknown"),
         (["--store", "nowhere"], "nowhere/zarr.json: no such file"),
         (["--config", "nowhere.yaml"], "nowhere.yaml: no such file"),
     ],
@@ -185,7 +185,7 @@ def test_going_on_with_another_rate_is_refused_in_one_line(run, store_path):
     code, out, err = run(*arguments, "--set", "train.lr=1e-3")
     assert (code, out) == (1, "")
     (line,) = [line for line in err.splitlines() if line.strip()]
-    assert "step_00000020: was written with lr 0.003, now 0.001; restore it, or delete" in line
+    assert "step_00000020: was written with lr 0.003, now 0.001; restore it, or start over" in line
 
 
 def test_help_explains_every_key_with_its_default(run):

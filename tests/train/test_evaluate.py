@@ -1,14 +1,14 @@
 """FVE and L0 in inference mode."""
 
-import copy
-
 import numpy as np
 import pytest
 import torch
 
 from pipeline.errors import DictionaryError
 from store.loader import Batch
-from train.evaluate import VarianceExplained, evaluate
+from train.dictionary.codes import SparseCodes
+from train.evaluate import evaluate
+from train.variance import VarianceExplained
 
 from .pairs import make_config, make_trainee, random_batch
 
@@ -91,19 +91,86 @@ def test_evaluation_is_the_formula_over_all_rows_per_hookpoint():
     assert (result.l0, result.rows) == (active / 60, 60)
 
 
-def test_evaluating_changes_no_training_state():
-    trainee = make_trainee("dfc", make_config())
-    for step in range(10):
-        trainee.step(random_batch(trainee, step), step)
-    state = (
-        trainee.dictionary.state_dict(),
-        trainee.optimizer.state_dict()["state"],
-        trainee.rows_since_fired,
-        trainee.dead,
-        [parameter.grad for parameter in trainee.dictionary.parameters()],
-        torch.get_rng_state(),
+def dense_errors(dictionary, codes_BF, batch) -> dict[str, torch.Tensor]:
+    """Squared error of every hookpoint in raw units, decoded by plain products."""
+    errors = {}
+    for number, hookpoint in enumerate(dictionary.hookpoints):
+        directions_FD = torch.zeros(codes_BF.shape[1], hookpoint.width, dtype=torch.float64)
+        seen = [
+            feature
+            for feature, group in enumerate(dictionary.partition.group_of_feature())
+            if hookpoint.model in _models(dictionary, group)
+        ]
+        directions_FD[seen] = dictionary.W_dec[str(number)].detach()
+        x_hat = codes_BF @ directions_FD + dictionary.b_dec[str(number)].detach()
+        x = batch.activations[hookpoint.name]
+        errors[hookpoint.name] = ((x - x_hat / dictionary.scale[number]) ** 2).sum()
+    return errors
+
+
+def _models(dictionary, group: str) -> tuple[str, ...]:
+    return next(g.models for g in dictionary.partition.groups if g.name == group)
+
+
+@pytest.mark.parametrize("partition", ["dfc", "three models", "nothing shared", "single"])
+def test_what_a_group_does_is_what_is_lost_without_it(partition):
+    trainee = make_trainee(partition, make_config())
+    dictionary = trainee.dictionary
+    dictionary.threshold.fill_(0.7)
+    given = batches(trainee, 3)
+    result = evaluate(dictionary, given)
+    codes = [dictionary.encode(batch.activations).dense() for batch in given]
+    active = sum((code > 0).sum(dim=0) for code in codes)
+    whole = [dense_errors(dictionary, *pair) for pair in zip(codes, given, strict=True)]
+    scaled = sum(
+        float(error) * float(dictionary.scale[number]) ** 2
+        for errors in whole
+        for number, error in enumerate(errors.values())
     )
-    before = copy.deepcopy(state)
-    evaluate(trainee.dictionary, batches(trainee, 3))
-    state = (*state[:-1], torch.get_rng_state())
-    torch.testing.assert_close(state, before, rtol=0, atol=0)
+    assert result.loss == pytest.approx(scaled / 45)
+    assert result.never_fired == float((active == 0).double().mean())
+    assert 0 < result.never_fired < 1 or partition != "dfc"
+    for group in dictionary.partition.groups:
+        here = dictionary.partition.slices[group.name]
+        assert result.l0_share[group.name] == pytest.approx(
+            float(active[here].sum() / active.sum())
+        )
+        for hookpoint in dictionary.hookpoints:
+            lost = result.fve_share[group.name][hookpoint.name]
+            if hookpoint.model not in group.models:
+                assert lost == 0
+                continue
+            x = torch.cat([batch.activations[hookpoint.name] for batch in given])
+            without = 0.0
+            for code, batch in zip(codes, given, strict=True):
+                rest = code.clone()
+                rest[:, here] = 0
+                without += float(dense_errors(dictionary, rest, batch)[hookpoint.name])
+            before = sum(float(errors[hookpoint.name]) for errors in whole)
+            variance = float(((x - x.mean(0)) ** 2).sum())
+            assert lost == pytest.approx((without - before) / variance, abs=1e-9)
+            assert lost != 0
+
+
+def test_an_evaluation_says_the_scales_and_that_no_forbidden_weight_exists():
+    dictionary = make_trainee("dfc", make_config()).dictionary
+    result = evaluate(dictionary, [])
+    assert result.scale == dict(zip(("a0", "b1"), dictionary.scale.tolist(), strict=True))
+    assert result.partition_integrity == 0.0
+    assert (result.loss, result.never_fired) == (None, None)
+    assert result.l0_share == {"a": None, "shared": None, "b": None}
+
+
+def test_codes_that_differ_between_hookpoints_stay_so_without_a_group():
+    trainee = make_trainee("dfc", make_config())
+    (batch,) = batches(trainee, 1)
+    dictionary = trainee.dictionary
+    dictionary.threshold.fill_(0.7)
+    plain = dictionary.encode(batch.activations)
+    on_HN = torch.ones(2, len(plain.values), dtype=torch.bool)
+    on_HN[1] = False
+    one_sided = SparseCodes(plain.pattern, plain.values, on_HN)
+    dictionary.encode = lambda activations: one_sided
+    result = evaluate(dictionary, [batch])
+    assert result.fve_share["shared"]["b1"] == 0
+    assert result.fve_share["shared"]["a0"] != 0

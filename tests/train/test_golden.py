@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from train.loop import train
+from train.recipes.presets import planned
 from train.recipes.recipe import build_trainee
 from train.source import StoreRows, make_loader
 
@@ -32,9 +33,9 @@ def test_losses_of_a_run_are_those_of_the_dense_reference(store, tmp_path, recip
     loader = make_loader(store, config)
     device = torch.device("cpu")
     source = StoreRows(store, config)
-    start = build_trainee(recipe, source, config, source.first_batch(), device)
+    start = build_trainee(planned(config)[0], source, source.first_batch(), device)
     batches = [start.dictionary.scaled(loader.read(n).activations) for n in range(STEPS)]
-    wanted, _ = train_reference(reference_of(start), batches, recipe_of(config))
+    wanted, _ = train_reference(reference_of(start), batches, recipe_of(start.config))
 
     train(store, config, tmp_path)
     read = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from train.recipes.objective import Scheduled
+
 from .dense_reference import DenseReference
 from .pairs import (
     FEATURES,
@@ -29,7 +31,7 @@ def gradients(partition: str, other_b: bool, loss: str) -> tuple[list[Tensor], f
     Shared features do not read B here, so that x of B reaches B's exclusive features alone.
     """
     trainee, _ = without_shared_reading_b(partition, loss)
-    result = trainee.loss(inputs(trainee, other_b), FEATURES)
+    result = trainee.loss(inputs(trainee, other_b), Scheduled(FEATURES, 0.0))
     result.total.backward()
     only_a = trainee.dictionary.partition.slices["a"]
     return full_parameters(trainee, gradients=True), float(result.terms["auxk"].detach()), only_a
@@ -40,7 +42,7 @@ def without_shared_reading_b(partition: str, loss: str):
     groups = trainee.dictionary.partition
     if "shared" in groups.slices:
         with torch.no_grad():
-            trainee.dictionary.W_enc[1][: groups.slices["b"].start - groups.slices["a"].stop] = 0
+            trainee.dictionary.W_enc["1"][: groups.slices["b"].start - groups.slices["a"].stop] = 0
     reference = reference_of(trainee)
     make_dead(trainee, reference, DEAD)
     trainee.dead[DEAD] = True

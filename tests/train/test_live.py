@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-import train.loop
+import train.track
 from harvest.live.pace import Pace
 from pipeline.config import Config
 from store.reader import Store
@@ -141,7 +141,7 @@ def test_a_killed_live_run_goes_on_behind_what_it_read_and_says_so(settings, tmp
         capsys.readouterr()
         steps: list[int] = []
         train_live(file, tmp_path / name, lambda done, note, to=steps: to.append(done))
-        assert steps == list(range(6, 13))
+        assert steps == list(range(7, 13))  # the best checkpoint is that of step 6
         assert "a live run cannot go on in mid-buffer" in capsys.readouterr().err
         ends.append(weights(name))
     assert ends[0] == ends[1]
@@ -194,7 +194,7 @@ def test_held_out_documents_are_never_trained_on(settings, tmp_path, monkeypatch
     """No row of the validation set has the values of any row of a batch."""
     trained: set[bytes] = set()
     held_out: set[bytes] = set()
-    step, evaluate = train.trainee.Trainee.step, train.loop.evaluate
+    step, evaluate = train.trainee.Trainee.step, train.track.evaluate
 
     def rows_of(activations) -> list[bytes]:
         both = np.concatenate([x.float().numpy() for x in activations.values()], 1)
@@ -210,7 +210,7 @@ def test_held_out_documents_are_never_trained_on(settings, tmp_path, monkeypatch
         return evaluate(dictionary, batches)
 
     monkeypatch.setattr(train.trainee.Trainee, "step", spy)
-    monkeypatch.setattr(train.loop, "evaluate", watch)
+    monkeypatch.setattr(train.track, "evaluate", watch)
     train_live(settings(steps=40, decay_start=30), tmp_path / "sae", lambda done, note: None)
     assert len(held_out) > 100
     assert len(trained) > 1000

@@ -9,7 +9,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-import train.loop
+import train.track
 from pipeline.errors import ConfigError, DictionaryError
 from store.loader import ShuffledLoader
 from store.reader import Store
@@ -91,14 +91,14 @@ def test_validation_reads_held_out_documents_only(store, tmp_path, monkeypatch):
     held_out = store.documents.validation_mask(0.2)
     documents = store.column("document")
     seen = []
-    evaluate = train.loop.evaluate
+    evaluate = train.track.evaluate
 
     def spy(dictionary, batches):
         batches = list(batches)
         seen.extend(batch.rows for batch in batches)
         return evaluate(dictionary, batches)
 
-    monkeypatch.setattr(train.loop, "evaluate", spy)
+    monkeypatch.setattr(train.track, "evaluate", spy)
     config = tiny(steps=20, threshold_start=1, validation_rows=10_000)
     train_run(store, config, tmp_path / "dictionary")
     rows = np.concatenate(seen)
@@ -145,7 +145,9 @@ def test_progress_is_told_after_every_step(store, tmp_path):
 
 
 def test_a_run_that_diverges_says_so_in_one_line(store, tmp_path):
-    with pytest.raises(DictionaryError, match=r"loss is (inf|nan) at step \d+; lower train\.lr"):
+    with pytest.raises(
+        DictionaryError, match=r"is (inf|nan) at step \d+; there is no checkpoint yet"
+    ):
         train_run(store, tiny(lr=1e38, gradient_clip=1e38, log_every=1), tmp_path)
 
 
@@ -188,7 +190,9 @@ def test_without_held_out_rows_there_is_no_fve(store, tmp_path):
     (entry,) = train_run(store, tiny(steps=2, threshold_start=1, validation_fraction=0.0), tmp_path)
     assert entry.validation.fve == {"a": None, "b": None}
     (line,) = lines(tmp_path, "validation")
-    assert line["validation"] == {"fve": {"a": None, "b": None}, "l0": None, "rows": 0}
+    found = line["validation"]
+    assert (found["fve"], found["l0"], found["rows"]) == ({"a": None, "b": None}, None, 0)
+    assert (found["loss"], found["never_fired"], entry.best) == (None, None, None)
 
 
 def test_fve_of_a_batch_of_one_row_is_logged_as_null(store, tmp_path):
@@ -237,7 +241,7 @@ def test_settings_that_contradict_each_other_are_refused(changes, message):
     ("changes", "key"),
     [
         ({"features": 2}, "k"),
-        ({"threshold_start": 300}, "threshold_start"),
+        ({"threshold_start": 300}, "steps"),
         ({"recipes": ["dfc", "dfc"]}, "recipes"),
         ({"exclusive": {"a": -0.1}}, "exclusive"),
     ],

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from train.dictionary.codes import Pattern, SparseCodes
+from train.recipes.objective import Scheduled
 from train.trainee import DEAD_REFRESH, Trainee
 
 from .pairs import ROWS, make_config, make_trainee, random_batch
@@ -20,7 +21,7 @@ def count(trainee: Trainee, fired: list[tuple[int, float]], rows: int) -> None:
     flat = torch.tensor([feature for feature, _ in fired])
     values = torch.tensor([value for _, value in fired])
     pattern = Pattern(flat, rows, trainee.dictionary.partition.features)
-    trainee._count_fired(SparseCodes(pattern, values))
+    trainee._count(SparseCodes(pattern, values), torch.tensor(True))
 
 
 def test_counters_count_rows_since_a_feature_last_fired():
@@ -54,9 +55,9 @@ def test_auxk_alone_moves_features_that_batch_topk_does_not_select():
     for weight in (0.0, 1.0):
         trainee = make_trainee("dfc", make_config(auxk_weight=weight, k_start=1, k=1))
         trainee.rows_since_fired[:] = trainee.config.dead_after_rows
-        before = trainee.dictionary.W_dec[0].detach().clone()
+        before = trainee.dictionary.W_dec["0"].detach().clone()
         trainee.step(random_batch(trainee, 0), 0)
-        moved.append((trainee.dictionary.W_dec[0] != before).any(dim=1).sum())
+        moved.append((trainee.dictionary.W_dec["0"] != before).any(dim=1).sum())
     assert moved[0] < moved[1]
 
 
@@ -67,7 +68,7 @@ def test_the_threshold_stays_zero_until_its_start_and_begins_with_the_smallest_s
     for step in range(5):
         batch = random_batch(trainee, step)
         k = [9, 8, 8, 8, 7][step]  # k_start 9, k 3, 12 steps, rounded half to even
-        result = trainee.loss(trainee.dictionary.scaled(batch), k)
+        result = trainee.loss(trainee.dictionary.scaled(batch), Scheduled(k, 0.0))
         smallest.append(float(result.smallest_score))
         trainee.step(batch, step)
         seen.append(float(trainee.dictionary.threshold))
@@ -80,7 +81,7 @@ def test_step_metrics_are_those_of_the_training_batch():
     trainee = make_trainee("dfc", make_config(k_start=4))
     batch = random_batch(trainee, 0)
     x = trainee.dictionary.scaled(batch)
-    result = trainee.loss(x, 4)
+    result = trainee.loss(x, Scheduled(4, 0.0))
     metrics = trainee.step(batch, 0)
     assert float(metrics.loss) == float(result.total.detach())
     assert float(metrics.l0) == 4

@@ -6,18 +6,22 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from train.cli import _summary
 from train.evaluate import Evaluation
+from train.lines import progress_note
 from train.loop import TrainedDictionary
-from train.track import progress_note
+from train.summary import summary
 from train.trainee import StepMetrics
 
 
-def note(fve: list[float]) -> str:
+def note(fve: list[float], skipped: int = 0) -> str:
     trainee = SimpleNamespace(
-        rows_since_fired=torch.tensor([0, 20, 20]), config=SimpleNamespace(dead_after_rows=10)
+        rows_since_fired=torch.tensor([0, 20, 20]),
+        config=SimpleNamespace(dead_after_rows=10),
+        bad_batches=torch.tensor(skipped),
     )
-    metrics = StepMetrics(torch.tensor(1234.5), {}, torch.tensor(fve), torch.tensor(32.2))
+    metrics = StepMetrics(
+        torch.tensor(1234.5), {}, torch.tensor(fve), torch.tensor(32.2), torch.tensor(0.5)
+    )
     return progress_note(SimpleNamespace(trainee=trainee), metrics)
 
 
@@ -39,14 +43,14 @@ def test_the_note_is_no_longer_for_more_hookpoints(count):
 
 
 def test_few_hookpoints_are_summed_up_in_one_line():
-    assert _summary(trained({"a.x": 0.5, "b.x": None})) == (
+    assert summary(trained({"a.x": 0.5, "b.x": None})) == (
         "run/sae: dfc: held-out FVE a.x 0.500, b.x (no variance); L0 32.0; dead 25.0%"
     )
 
 
 def test_many_hookpoints_are_summed_up_one_a_line():
     fve = {"a.1": 0.1, "a.2": None, "a.3": 0.3, "b.1": 0.4, "b.2": 0.5}
-    assert _summary(trained(fve)).splitlines() == [
+    assert summary(trained(fve)).splitlines() == [
         "run/sae: dfc: L0 32.0; dead 25.0%; held-out FVE:",
         *("  a.1 0.100", "  a.2 (no variance)", "  a.3 0.300", "  b.1 0.400", "  b.2 0.500"),
     ]

@@ -16,9 +16,10 @@ import torch
 
 from pipeline.errors import DictionaryError
 from store.files import fsync_folder, write_atomic
-from train.config import NormalizationName
+from train.dictionary.activation import build_activation, describe_activation
 from train.dictionary.crosscoder import Crosscoder, HookpointShape
 from train.dictionary.partition import FeatureGroup, Partition
+from train.dictionary_config import NormalizationName
 
 FORMAT = "crossdiff-dictionary"
 VERSION = 1
@@ -47,6 +48,9 @@ def describe(dictionary: Crosscoder) -> dict[str, Any]:
         "hookpoints": [asdict(hookpoint) for hookpoint in dictionary.hookpoints],
         "partition": [asdict(group) for group in dictionary.partition.groups],
         "code_normalization": dictionary.normalization,
+        "activation": describe_activation(dictionary.activation),
+        "center": dictionary.center,
+        "means": dictionary.means,
         "dtype": str(dictionary.b_enc.dtype).removeprefix("torch."),
     }
 
@@ -106,7 +110,15 @@ def build(description: dict[str, Any], file: Path) -> Crosscoder:
         normalization = description["code_normalization"]
         if normalization not in get_args(NormalizationName):
             raise ValueError(f"unknown code_normalization {normalization!r}")
-        return Crosscoder(hookpoints, Partition(groups), normalization, dtype)
+        return Crosscoder(
+            hookpoints,
+            Partition(groups),
+            normalization,
+            dtype,
+            activation=build_activation(description.get("activation", {"kind": "batch_topk"})),
+            center=bool(description.get("center", False)),
+            means=bool(description.get("means", False)),
+        )
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise DictionaryError(f"{file}: damaged description ({error!r})") from None
 
@@ -114,7 +126,9 @@ def build(description: dict[str, Any], file: Path) -> Crosscoder:
 def load_weights(dictionary: Crosscoder, file: Path) -> None:
     """Fills a dictionary from a safetensors file. Raises DictionaryError."""
     try:
-        dictionary.load_state_dict(safetensors.torch.load_file(file))
+        weights = safetensors.torch.load_file(file)
+        weights.setdefault("norm_scale", torch.ones_like(dictionary.norm_scale))
+        dictionary.load_state_dict(weights)
     except FileNotFoundError:
         raise DictionaryError(f"{file}: no such file; train a dictionary first") from None
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:

@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -75,16 +75,75 @@ class Pattern:
 
 @dataclass(frozen=True)
 class SparseCodes:
-    """Codes of a batch: `values` at the positions of `pattern`; everything else is zero."""
+    """Codes of a batch: `values` at the positions of `pattern`; everything else is zero.
+
+    on_HN: which entries are on for which hookpoint, where that differs (code normalization
+    decoupled); None: all for all.
+    """
 
     pattern: Pattern
     values: Float[Tensor, " entries"]
+    on_HN: Bool[Tensor, "hookpoints entries"] | None = None
+
+    @property
+    def batch(self) -> int:
+        """Rows."""
+        return self.pattern.batch
 
     def dense(self) -> Float[Tensor, "batch features"]:
         """The same codes as a full matrix."""
         full = self.values.new_zeros(self.pattern.batch * self.pattern.features)
         full = full.index_put((self.pattern.flat,), self.values)
         return full.view(self.pattern.batch, self.pattern.features)
+
+    def spread(self, weight_F: Float[Tensor, " features"]) -> Float[Tensor, " entries"]:
+        """The weight of each value's feature."""
+        return weight_F[self.pattern.columns]
+
+    def fired(self) -> Int[Tensor, " features"]:
+        """In how many rows each feature is active."""
+        counts = torch.zeros(self.pattern.features, dtype=torch.int64, device=self.values.device)
+        return counts.index_add_(0, self.pattern.columns, (self.values > 0).to(counts.dtype))
+
+    def decode(
+        self, W_dec_VD: Float[Tensor, "visible width"], visibility: Visibility, number: int
+    ) -> Float[Tensor, "batch width"]:
+        """Sum of active directions at hookpoint `number`, differentiable in codes and weights."""
+        values = self.values if self.on_HN is None else self.values * self.on_HN[number]
+        return _Decode.apply(values, self.pattern, W_dec_VD, visibility)
+
+
+@dataclass(frozen=True)
+class DenseCodes:
+    """The same as a full matrix: cheaper where a large share of all features is active."""
+
+    values: Float[Tensor, "batch features"]
+
+    @property
+    def batch(self) -> int:
+        """Rows."""
+        return len(self.values)
+
+    def dense(self) -> Float[Tensor, "batch features"]:
+        """Itself."""
+        return self.values
+
+    def spread(self, weight_F: Float[Tensor, " features"]) -> Float[Tensor, "1 features"]:
+        """The weight of each value's feature, to be broadcast."""
+        return weight_F[None]
+
+    def fired(self) -> Int[Tensor, " features"]:
+        """In how many rows each feature is active."""
+        return (self.values > 0).sum(dim=0)
+
+    def decode(
+        self, W_dec_VD: Float[Tensor, "visible width"], visibility: Visibility, number: int
+    ) -> Float[Tensor, "batch width"]:
+        """Sum of active directions; `number` plays no part."""
+        return take_columns(self.values, visibility.features_V) @ W_dec_VD
+
+
+Codes = SparseCodes | DenseCodes
 
 
 class _SelectPreactivations(torch.autograd.Function):
@@ -165,16 +224,14 @@ def select_preactivations(
     return _SelectPreactivations.apply(pre_BF, pattern, b_enc_F, *flat)
 
 
-def decode_at(
-    codes: SparseCodes, W_dec_VD: Float[Tensor, "visible width"], visibility: Visibility
-) -> Float[Tensor, "batch width"]:
-    """Sum of active decoder directions, differentiable in codes and weights."""
-    return _Decode.apply(codes.values, codes.pattern, W_dec_VD, visibility)
-
-
 def take_features(full_FD: Tensor, visible_V: Tensor) -> Tensor:
     """Rows of a (features, width) tensor that a hookpoint sees."""
     return full_FD if len(visible_V) == len(full_FD) else full_FD[visible_V]
+
+
+def take_columns(full_BF: Tensor, visible_V: Tensor) -> Tensor:
+    """Columns of a (batch, features) tensor that a hookpoint sees."""
+    return full_BF if len(visible_V) == full_BF.shape[1] else full_BF[:, visible_V]
 
 
 def _products_at(pattern: Pattern, local_N: Tensor, grad_BD: Tensor, W_VD: Tensor) -> Tensor:

@@ -1,10 +1,11 @@
 """The crosscoder: one sparse code that reconstructs the activations of several hookpoints.
 
-pre = sum over hookpoints of W_enc[h] x[h] + b_enc; codes = selection(relu(pre));
-x_hat[h] = W_dec[h] codes + b_dec[h]. A hookpoint's weights hold only the features that its model
-sees: weights that the partition forbids do not exist. Inputs and reconstructions cross the border
-in raw units of the language models; inside, each hookpoint is multiplied by its `scale`, and
-decoder norms are in those scaled units, in which models are comparable.
+pre = sum over reading hookpoints of W_enc[h] x[h] + b_enc; codes = activation(pre);
+x_hat[h] = W_dec[h] codes + b_dec[h] for writing ones. One hookpoint makes an SAE, one that only
+reads and one that only writes a transcoder, a partition a DFC. A hookpoint's weights hold only the
+features that its model sees: weights that the partition forbids do not exist. Inputs and
+reconstructions cross the border in raw units of the language models; inside, each hookpoint is
+(x - mean) * scale, and decoder norms are in those scaled units, in which models are comparable.
 """
 
 from __future__ import annotations
@@ -15,37 +16,41 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from train.config import NormalizationName
-from train.dictionary.codes import (
-    Pattern,
-    SparseCodes,
-    Visibility,
-    decode_at,
-    select_preactivations,
-)
-from train.dictionary.partition import Partition
-from train.dictionary.selection import above_threshold, code_normalization
+from train.dictionary.activation import Activation, BatchTopK
+from train.dictionary.codes import Codes, SparseCodes, Visibility
+from train.dictionary.normalization import code_normalization
+from train.dictionary.partition import DESIGNATED, Partition
+from train.dictionary.preactivations import Preactivations
+from train.dictionary_config import NormalizationName
 
 Activations = dict[str, Float[Tensor, "batch _width"]]
 
 
 @dataclass(frozen=True)
 class HookpointShape:
-    """What the dictionary needs to know of a hookpoint."""
+    """What the dictionary needs to know of a hookpoint; reads: it is encoded; writes: decoded."""
 
     name: str
     model: str
     width: int
+    reads: bool = True
+    writes: bool = True
 
 
 class Crosscoder(nn.Module):
     """A crosscoder with a partition; weights start at zero (see train.recipes.initialize).
 
-    W_enc[h], W_dec[h]: (visible features, width); b_enc: (features,); b_dec[h]: (width,).
+    W_enc[h], W_dec[h]: (visible features, width); b_enc: (features,); b_dec[h]: (width,); h is the
+    hookpoint's number as text. With `center`, b_dec is subtracted before encoding; with `means`,
+    hookpoints have a mean besides their scale. norm_scale[h]: what decoder norms are multiplied
+    with to be in scaled units; 1 unless the scale was folded into the weights.
     """
 
     scale: Tensor
+    norm_scale: Tensor
     threshold: Tensor
+    r_mag: nn.Parameter
+    mag_bias: nn.Parameter
 
     def __init__(
         self,
@@ -53,34 +58,68 @@ class Crosscoder(nn.Module):
         partition: Partition,
         normalization: NormalizationName = "crosscoder",
         dtype: torch.dtype = torch.float32,
+        *,
+        activation: Activation | None = None,
+        center: bool = False,
+        means: bool = False,
     ) -> None:
         super().__init__()
         self.hookpoints = hookpoints
         self.partition = partition
         self.normalization = normalization
-
-        def zeros(*shape: int) -> nn.Parameter:
-            return nn.Parameter(torch.zeros(*shape, dtype=dtype))
-
-        runs = [partition.visible(hookpoint.model) for hookpoint in hookpoints]
-        sizes = [sum(run.stop - run.start for run in own) for own in runs]
-        self.W_enc = nn.ParameterList(
-            zeros(size, h.width) for size, h in zip(sizes, hookpoints, strict=True)
-        )
-        self.W_dec = nn.ParameterList(
-            zeros(size, h.width) for size, h in zip(sizes, hookpoints, strict=True)
-        )
-        self.b_enc = zeros(partition.features)
-        self.b_dec = nn.ParameterList(zeros(hookpoint.width) for hookpoint in hookpoints)
+        self.activation = activation or BatchTopK()
+        self.center = center
+        self.means = means
+        self.inputs = [n for n, h in enumerate(hookpoints) if h.reads]
+        self.outputs = [n for n, h in enumerate(hookpoints) if h.writes]
+        self._runs = [partition.visible(hookpoint.model) for hookpoint in hookpoints]
+        self._add_weights(dtype)
+        for name, shape in self.activation.parameters(partition, len(hookpoints), normalization):
+            self.register_parameter(name, nn.Parameter(torch.zeros(shape, dtype=dtype)))
+        for name, shape in self.activation.buffers(partition, len(hookpoints), normalization):
+            self.register_buffer(name, torch.zeros(shape, dtype=dtype))
         self.register_buffer("scale", torch.ones(len(hookpoints), dtype=dtype))
-        self.register_buffer("threshold", torch.zeros((), dtype=dtype))
-        self._runs = runs
-        for number, own in enumerate(runs):
-            features = torch.cat([torch.arange(run.start, run.stop) for run in own])
+        self.register_buffer("norm_scale", torch.ones(len(hookpoints), dtype=dtype))
+        for number, hookpoint in enumerate(hookpoints):
+            if means:
+                self.register_buffer(f"mean_{number}", torch.zeros(hookpoint.width, dtype=dtype))
+            features = torch.cat([torch.arange(run.start, run.stop) for run in self._runs[number]])
             local = torch.full((partition.features,), -1)
             local[features] = torch.arange(len(features))
             self.register_buffer(f"_features_{number}", features, persistent=False)
             self.register_buffer(f"_local_{number}", local, persistent=False)
+
+    def _add_weights(self, dtype: torch.dtype) -> None:
+        def zeros(numbers: list[int], rows: bool) -> nn.ParameterDict:
+            return nn.ParameterDict(
+                {
+                    str(n): nn.Parameter(
+                        torch.zeros(
+                            *([self.visible_count(n)] if rows else []),
+                            self.hookpoints[n].width,
+                            dtype=dtype,
+                        )
+                    )
+                    for n in numbers
+                }
+            )
+
+        self.W_enc = zeros(self.inputs, rows=True)
+        self.W_dec = zeros(self.outputs, rows=True)
+        self.b_enc = nn.Parameter(torch.zeros(self.partition.features, dtype=dtype))
+        self.b_dec = zeros(self.outputs, rows=False)
+
+    def tied_rows(self) -> list[Tensor] | None:
+        """Places of the designated shared features in each writing hookpoint's weights, if any."""
+        if DESIGNATED not in self.partition.slices:
+            return None
+        members = torch.arange(self.partition.features, device=self.b_enc.device)
+        members = members[self.partition.slices[DESIGNATED]]
+        return [self.visibility(n).local_F[members] for n in self.outputs]
+
+    def visible_count(self, number: int) -> int:
+        """Features that the hookpoint of this number sees."""
+        return sum(run.stop - run.start for run in self._runs[number])
 
     def visibility(self, number: int) -> Visibility:
         """Which features the hookpoint of this number sees."""
@@ -90,73 +129,91 @@ class Crosscoder(nn.Module):
 
     def scaled(self, activations: Activations) -> list[Float[Tensor, "batch _width"]]:
         """Raw activations in the dictionary's dtype and scaled units, in hookpoint order."""
+        return [self._scaled(number, activations) for number in range(len(self.hookpoints))]
+
+    def _scaled(self, number: int, activations: Activations) -> Tensor:
         device, dtype = self.b_enc.device, self.b_enc.dtype
-        return [
-            activations[h.name].to(device, non_blocking=True).to(dtype) * self.scale[number]
-            for number, h in enumerate(self.hookpoints)
-        ]
+        x_BD = activations[self.hookpoints[number].name].to(device, non_blocking=True).to(dtype)
+        if self.means:
+            x_BD = x_BD - self.get_buffer(f"mean_{number}")
+        return x_BD * self.scale[number]
+
+    def written(self, per_hookpoint: list[Tensor]) -> list[Tensor]:
+        """Those of a list in hookpoint order that belong to writing hookpoints."""
+        return [per_hookpoint[number] for number in self.outputs]
+
+    def encoder_bias(self) -> Float[Tensor, " features"]:
+        """b_enc, less what subtracting b_dec from the inputs takes off every pre-activation."""
+        if not self.center:
+            return self.b_enc
+        bias_F: Tensor = self.b_enc
+        for n in self.inputs:
+            if n in self.outputs:
+                taken_V = self.W_enc[str(n)] @ self.b_dec[str(n)]
+                bias_F = bias_F.index_add(0, self.visibility(n).features_V, -taken_V)
+        return bias_F
+
+    def preactivations(self, x: list[Float[Tensor, "batch _width"]]) -> Preactivations:
+        """Pre-activations of scaled inputs."""
+        bias_F = self.encoder_bias()
+        return Preactivations(
+            self._dense_preactivations({n: x[n] for n in self.inputs}, bias_F.detach()),
+            bias_F,
+            [(x[n], self.W_enc[str(n)], self.visibility(n)) for n in self.inputs],
+        )
 
     @torch.no_grad()
-    def preactivations(
-        self, x: list[Float[Tensor, "batch _width"]]
-    ) -> Float[Tensor, "batch features"]:
-        """Dense pre-activations of scaled inputs, without gradient."""
-        pre_BF = self.b_enc.repeat(len(x[0]), 1)
-        for x_BD, W_enc_VD, runs in zip(x, self.W_enc, self._runs, strict=True):
+    def _dense_preactivations(self, x: dict[int, Tensor], bias_F: Tensor) -> Tensor:
+        pre_BF = bias_F.repeat(len(x[self.inputs[0]]), 1)
+        for n in self.inputs:
             start = 0
-            for run in runs:
+            for run in self._runs[n]:
                 stop = start + run.stop - run.start
-                pre_BF[:, run].addmm_(x_BD, W_enc_VD[start:stop].T)
+                pre_BF[:, run].addmm_(x[n], self.W_enc[str(n)][start:stop].T)
                 start = stop
         return pre_BF
 
-    def codes_at(
-        self, x: list[Float[Tensor, "batch _width"]], pre_BF: Tensor, pattern: Pattern
-    ) -> SparseCodes:
-        """relu(pre) at the pattern's entries, differentiable in the encoder."""
-        parts = [
-            (x_BD, W_enc_VD, self.visibility(number))
-            for number, (x_BD, W_enc_VD) in enumerate(zip(x, self.W_enc, strict=True))
-        ]
-        values = select_preactivations(pre_BF, pattern, self.b_enc, parts)
-        return SparseCodes(pattern, values.relu())
-
-    def decode_scaled(
-        self, codes: SparseCodes, bias: bool = True
-    ) -> list[Float[Tensor, "batch _width"]]:
-        """Reconstructions in scaled units, in hookpoint order, differentiable."""
-        return [
-            decode_at(codes, W_dec_VD, self.visibility(number)) + (b_dec_D if bias else 0)
-            for number, (W_dec_VD, b_dec_D) in enumerate(zip(self.W_dec, self.b_dec, strict=True))
-        ]
+    def decode_scaled(self, codes: Codes, bias: bool = True) -> list[Float[Tensor, "batch _width"]]:
+        """Reconstructions of the writing hookpoints in scaled units, differentiable."""
+        found = []
+        for n in self.outputs:
+            x_hat_BD = codes.decode(self.W_dec[str(n)], self.visibility(n), n)
+            found.append(x_hat_BD + self.b_dec[str(n)] if bias else x_hat_BD)
+        return found
 
     @torch.no_grad()
     def encode(self, activations: Activations) -> SparseCodes:
-        """Codes of raw activations in inference mode: scores above the learned threshold."""
-        x = self.scaled(activations)
-        pre_BF = self.preactivations(x)
-        pattern = above_threshold(pre_BF, self.code_scale(), self.threshold)
-        return SparseCodes(pattern, pre_BF.view(-1)[pattern.flat])
+        """Codes of raw activations in inference mode: no row's code depends on other rows.
+
+        Only reading hookpoints are looked at.
+        """
+        x = {n: self._scaled(n, activations) for n in self.inputs}
+        pre_BF = self._dense_preactivations(x, self.encoder_bias())
+        return self.activation.inference(self, pre_BF)
 
     @torch.no_grad()
-    def decode(self, codes: SparseCodes) -> Activations:
-        """Reconstructions in raw units."""
-        scaled = self.decode_scaled(codes)
-        return {
-            hookpoint.name: scaled[number] / self.scale[number]
-            for number, hookpoint in enumerate(self.hookpoints)
-        }
+    def decode(self, codes: Codes) -> Activations:
+        """Reconstructions of the writing hookpoints in raw units."""
+        raw = {}
+        for number, x_hat_BD in zip(self.outputs, self.decode_scaled(codes), strict=True):
+            x_hat_BD = x_hat_BD / self.scale[number]
+            if self.means:
+                x_hat_BD = x_hat_BD + self.get_buffer(f"mean_{number}")
+            raw[self.hookpoints[number].name] = x_hat_BD
+        return raw
 
-    @torch.no_grad()
     def decoder_norms(self) -> Float[Tensor, "hookpoints features"]:
-        """|d_j| per hookpoint in scaled units; 0 where the hookpoint does not see the feature."""
+        """|d_j| per hookpoint in scaled units; 0 where the hookpoint does not see the feature.
+
+        Differentiable in the decoders.
+        """
         norms_HF = self.b_enc.new_zeros(len(self.hookpoints), self.partition.features)
-        for number, W_dec_VD in enumerate(self.W_dec):
-            norms_HF[number, self.visibility(number).features_V] = W_dec_VD.norm(dim=1)
+        for n in self.outputs:
+            own_V = self.W_dec[str(n)].norm(dim=1) * self.norm_scale[n]
+            norms_HF[n, self.visibility(n).features_V] = own_V
         return norms_HF
 
-    @torch.no_grad()
-    def code_scale(self) -> Float[Tensor, " features"]:
-        """The code normalization of every feature, as the decoders stand now."""
-        seen = torch.stack([self.get_buffer(f"_local_{n}") >= 0 for n in range(len(self.W_dec))])
+    def code_scale(self) -> Float[Tensor, " features"] | Float[Tensor, "hookpoints features"]:
+        """The code normalization of every feature, as the decoders stand now, differentiable."""
+        seen = torch.stack([self.get_buffer(f"_local_{n}") >= 0 for n in self.outputs])
         return code_normalization(self.normalization, self.decoder_norms(), seen.to(self.scale))

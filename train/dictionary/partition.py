@@ -15,6 +15,7 @@ from pipeline.errors import ConfigError
 
 DEFAULT_EXCLUSIVE = 0.05
 SHARED = "shared"
+DESIGNATED = "designated"
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,17 @@ class Partition:
 def single_group(models: tuple[str, ...], features: int) -> Partition:
     """Every model sees every feature."""
     return Partition((FeatureGroup(SHARED, models, features),))
+
+
+def designated_group(models: tuple[str, ...], features: int, share: float) -> Partition:
+    """Two groups that every model sees; the first holds the designated shared features (DSF)."""
+    first = round(features * share)
+    return Partition(
+        (
+            FeatureGroup(DESIGNATED, models, first),
+            FeatureGroup(SHARED, models, features - first),
+        )
+    )
 
 
 def check_exclusive(models: tuple[str, ...], exclusive: dict[str, float]) -> None:

@@ -10,48 +10,72 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from train.config import NormalizationName
 from train.dictionary.codes import Pattern
+from train.global_batch import GlobalBatch
 
 SAMPLE_STRIDE = 61  # a prime, so that the sample meets every feature
 
 
-def code_normalization(
-    kind: NormalizationName,
-    norms_HF: Float[Tensor, "hookpoints features"],
-    seen_HF: Float[Tensor, "hookpoints features"],
-) -> Float[Tensor, " features"]:
-    """What a feature's code is multiplied with to be ranked.
-
-    crosscoder: sum of decoder norms, the field's default. A shared feature then scores about
-    twice an exclusive one of the same norm per model; per_model divides by the number of models
-    that see the feature. sae: norm of the concatenated decoder. none: 1.
-    """
-    if kind == "crosscoder":
-        return norms_HF.sum(dim=0)
-    if kind == "per_model":
-        return norms_HF.sum(dim=0) / seen_HF.sum(dim=0)
-    if kind == "sae":
-        return norms_HF.square().sum(dim=0).sqrt()
-    return torch.ones_like(norms_HF[0])
-
-
 def batch_topk(
-    pre_BF: Float[Tensor, "batch features"], scale_F: Float[Tensor, " features"], k: int
+    pre_BF: Float[Tensor, "batch features"],
+    scale_F: Float[Tensor, " features"],
+    k: int,
+    count: int | None = None,
+    whole: GlobalBatch | None = None,
 ) -> tuple[Pattern, Float[Tensor, ""]]:
-    """The k * batch largest scores, and the smallest of them (0 if there are fewer positive)."""
+    """The k * batch (or `count`) largest scores, and the smallest of them.
+
+    That is 0 if fewer are positive. `whole`: the global batch that these rows are some of; it is
+    of all its rows that the largest are found, while the pattern is of these.
+    """
     batch, features = pre_BF.shape
     scores = (pre_BF * scale_F).view(-1)
-    count = min(k * batch, scores.numel())
+    if whole is not None and not whole.alone:
+        count = min(k * whole.rows if count is None else count, whole.rows * features)
+        flat, smallest = whole.largest(*_candidates(scores, min(count, scores.numel())), count)
+        return Pattern(flat, batch, features), smallest
+    count = min(k * batch if count is None else count, scores.numel())
     if scores.device.type == "cpu":
-        positions, smallest = largest_positive(scores.numpy(), count)
+        positions, least = largest_positive(scores.numpy(), count)
         flat = torch.from_numpy(positions)
-        return Pattern(flat, batch, features), torch.tensor(smallest, dtype=scores.dtype)
+        return Pattern(flat, batch, features), torch.tensor(least, dtype=scores.dtype)
     top = scores.relu_().topk(count, sorted=False)
     return Pattern(top.indices.sort().values, batch, features), top.values.min()
+
+
+def batch_topk_each(
+    pre_BF: Float[Tensor, "batch features"],
+    scale_HF: Float[Tensor, "hookpoints features"],
+    k: int,
+    hookpoints: list[int],
+    whole: GlobalBatch | None = None,
+) -> tuple[Pattern, Float[Tensor, " hookpoints"], Bool[Tensor, "hookpoints entries"]]:
+    """The k * batch largest scores of each of these hookpoints, all in one pattern.
+
+    With it the smallest score of each, and which entries are on for which. `whole` as above.
+    """
+    own = {n: batch_topk(pre_BF, scale_HF[n], k, whole=whole) for n in hookpoints}
+    flat = torch.cat([pattern.flat for pattern, _ in own.values()]).unique()
+    smallest = pre_BF.new_zeros(len(scale_HF))
+    on_HN = torch.zeros(len(scale_HF), len(flat), dtype=torch.bool, device=flat.device)
+    for n, (pattern, least) in own.items():
+        smallest[n] = least
+        on_HN[n, torch.searchsorted(flat, pattern.flat)] = True
+    return Pattern(flat, *pre_BF.shape), smallest, on_HN
+
+
+def _candidates(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Positions, ascending, of the `count` largest scores, and the scores there."""
+    if count == 0:
+        flat = torch.empty(0, dtype=torch.int64, device=scores.device)
+    elif scores.device.type == "cpu":
+        flat = torch.from_numpy(largest_positive(scores.numpy(), count)[0])
+    else:
+        flat = scores.topk(count, sorted=False).indices.sort().values
+    return flat, scores[flat].relu()
 
 
 def largest_positive(scores: np.ndarray, count: int) -> tuple[np.ndarray, float]:
@@ -81,7 +105,7 @@ def largest_positive(scores: np.ndarray, count: int) -> tuple[np.ndarray, float]
 def above_threshold(
     pre_BF: Float[Tensor, "batch features"],
     scale_F: Float[Tensor, " features"],
-    threshold: Float[Tensor, ""],
+    threshold: Float[Tensor, "*features"],
 ) -> Pattern:
     """Every entry whose score is positive and above the threshold."""
     batch, features = pre_BF.shape

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.errors import StoreError
+from pipeline.errors import ConfigError, StoreError
+from train.config import TrainConfig
 from train.dictionary.crosscoder import Activations, Crosscoder
 from train.source import RowSource
 
@@ -20,14 +21,44 @@ WEISZFELD_STEPS = 100
 WEISZFELD_TOLERANCE = 1e-6
 
 
-def initialize_weights(dictionary: Crosscoder, decoder_norm: float, seed: int) -> None:
-    """Random decoder directions of the given norm; the encoder is their transpose."""
-    generator = torch.Generator().manual_seed(seed)
+def initialize_weights(dictionary: Crosscoder, config: TrainConfig) -> None:
+    """Random directions of the configured decoder norm; by default the encoder is their transpose.
+
+    same_init: the same directions at every hookpoint, where features of the same number are the
+    same. Raises ConfigError if these differ in width.
+    """
+    generator = torch.Generator().manual_seed(config.seed)
+    norm = config.decoder_init_norm
+    assert norm is not None
+    shapes = dictionary.hookpoints
+    if config.same_init and len({shape.width for shape in shapes}) > 1:
+        widths = ", ".join(f"{shape.name} {shape.width}" for shape in shapes)
+        raise ConfigError(f"train.same_init: hookpoints differ in width ({widths}); turn it off")
+    drawn: dict[str, Tensor] = {}
+
+    def directions(number: int, part: str) -> Tensor:
+        dtype = dictionary.b_enc.dtype
+        if config.same_init:
+            size = (dictionary.partition.features, shapes[number].width)
+            if part not in drawn:
+                drawn[part] = torch.randn(size, generator=generator, dtype=dtype)
+            draw_VD = drawn[part][dictionary.visibility(number).features_V]
+        else:
+            size = (dictionary.visible_count(number), shapes[number].width)
+            draw_VD = torch.randn(size, generator=generator, dtype=dtype)
+        return norm * draw_VD / draw_VD.norm(dim=1, keepdim=True)
+
     with torch.no_grad():
-        for W_enc_VD, W_dec_VD in zip(dictionary.W_enc, dictionary.W_dec, strict=True):
-            directions = torch.randn(W_dec_VD.shape, generator=generator, dtype=W_dec_VD.dtype)
-            W_dec_VD.copy_(decoder_norm * directions / directions.norm(dim=1, keepdim=True))
-            W_enc_VD.copy_(W_dec_VD)
+        for number in range(len(shapes)):
+            W_VD = directions(number, "encoder")
+            if number in dictionary.inputs:
+                dictionary.W_enc[str(number)].copy_(W_VD)
+            if number in dictionary.outputs:
+                independent = config.decoder_init == "independent" and number in dictionary.inputs
+                W_dec_VD = directions(number, "decoder") if independent else W_VD
+                dictionary.W_dec[str(number)].copy_(W_dec_VD)
+        if dictionary.activation.kind == "jump_relu":
+            dictionary.threshold.fill_(config.threshold_init)
 
 
 def initialize_scale(dictionary: Crosscoder, source: RowSource) -> None:
@@ -46,9 +77,10 @@ def initialize_scale(dictionary: Crosscoder, source: RowSource) -> None:
 
 def initialize_bias(dictionary: Crosscoder, first_batch: Activations) -> None:
     """Sets every decoder bias to the geometric median of the first batch."""
+    x = dictionary.scaled(first_batch)
     with torch.no_grad():
-        for x_BD, b_dec_D in zip(dictionary.scaled(first_batch), dictionary.b_dec, strict=True):
-            b_dec_D.copy_(geometric_median(x_BD))
+        for n in dictionary.outputs:
+            dictionary.b_dec[str(n)].copy_(geometric_median(x[n]))
 
 
 def geometric_median(points: Float[Tensor, "rows width"]) -> Float[Tensor, " width"]:

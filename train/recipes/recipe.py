@@ -1,4 +1,4 @@
-"""What each recipe's name means: which partition, on which hookpoints, how it starts."""
+"""From a planned dictionary and the rows to a dictionary that is ready for its first step."""
 
 from __future__ import annotations
 
@@ -6,45 +6,106 @@ from pathlib import Path
 
 import torch
 
-from train.config import RecipeName, TrainConfig
+from pipeline.errors import ConfigError
+from store.schema import Hookpoint
+from train.config import TrainConfig
+from train.dictionary.activation import Activation, BatchTopK, Gated, JumpReLU, ReLU, TopK
 from train.dictionary.crosscoder import Activations, Crosscoder, HookpointShape
-from train.dictionary.partition import Partition, dedicated, single_group
+from train.dictionary.partition import Partition, dedicated, designated_group, single_group
+from train.ranks import ALONE, Ranks
 from train.recipes.initialize import initialize_bias, initialize_scale, initialize_weights
+from train.recipes.presets import Planned
+from train.recipes.tied import check_equal_widths, tie_rows
 from train.source import RowSource
 from train.trainee import Trainee
 
 
-def partition_of(recipe: RecipeName, models: tuple[str, ...], config: TrainConfig) -> Partition:
-    """dfc: exclusive groups around a shared one; batch_topk_crosscoder: one shared group."""
-    if recipe == "dfc":
+def shapes_of(hookpoints: tuple[Hookpoint, ...], config: TrainConfig) -> list[HookpointShape]:
+    """The hookpoints that take part, and what each does. Raises ConfigError."""
+    kept = _chosen(hookpoints, config.hookpoints, "hookpoints")
+    reads = _chosen(kept, config.encoder_hookpoints, "encoder_hookpoints")
+    writes = _chosen(kept, config.decoder_hookpoints, "decoder_hookpoints")
+    return [
+        HookpointShape(h.name, h.model, h.width, h in reads, h in writes)
+        for h in kept
+        if h in reads or h in writes
+    ]
+
+
+def _chosen(
+    hookpoints: tuple[Hookpoint, ...], names: list[str] | None, key: str
+) -> tuple[Hookpoint, ...]:
+    """Those that are named, by their own name or their model's."""
+    known = {name for h in hookpoints for name in (h.name, h.model)}
+    for name in names or ():
+        if name not in known:
+            raise ConfigError(
+                f"train.{key}: {name!r} is not among {', '.join(h.name for h in hookpoints)}"
+            )
+    return tuple(h for h in hookpoints if names is None or h.name in names or h.model in names)
+
+
+def partition_of(plan: Planned, models: tuple[str, ...]) -> Partition:
+    """Exclusive groups around a shared one, or one shared group, part of which is designated."""
+    config = plan.config
+    if plan.partition == "dedicated":
         return dedicated(models, config.features, config.exclusive)
+    if config.designated:
+        return designated_group(models, config.features, config.designated)
     return single_group(models, config.features)
 
 
+def activation_of(config: TrainConfig) -> Activation:
+    """The activation function that a resolved configuration names."""
+    match config.activation:
+        case "relu":
+            return ReLU()
+        case "topk":
+            return TopK(config.k)
+        case "jump_relu":
+            return JumpReLU(config.bandwidth)
+        case "gated":
+            return Gated()
+    if config.designated:
+        own = config.designated * config.designated_k
+        return BatchTopK((own, 1 - own))
+    return BatchTopK()
+
+
 def build_trainee(
-    recipe: RecipeName,
+    plan: Planned,
     source: RowSource,
-    config: TrainConfig,
     first_batch: Activations | None,
     device: torch.device,
+    ranks: Ranks = ALONE,
 ) -> Trainee:
     """A dictionary ready for its first step on these rows.
 
-    Without its first batch it lacks scales and b_dec, which a checkpoint then restores.
+    The first batch is the global one, on every rank. Without it the dictionary lacks scales and
+    b_dec, which a checkpoint then restores.
     """
-    models = tuple(dict.fromkeys(hookpoint.model for hookpoint in source.hookpoints))
+    config = plan.config
+    shapes = shapes_of(source.hookpoints, config)
+    models = tuple(dict.fromkeys(shape.model for shape in shapes))
+    assert config.code_normalization is not None
     dictionary = Crosscoder(
-        tuple(HookpointShape(h.name, h.model, h.width) for h in source.hookpoints),
-        partition_of(recipe, models, config),
+        tuple(shapes),
+        partition_of(plan, models),
         config.code_normalization,
+        activation=activation_of(config),
+        center=bool(config.center),
     )
-    initialize_weights(dictionary, config.decoder_init_norm, config.seed)
+    initialize_weights(dictionary, config)
+    tied = dictionary.tied_rows()
+    if tied is not None:
+        check_equal_widths({shape.name: shape.width for shape in shapes if shape.writes})
+        tie_rows(list(dictionary.W_dec.values()), tied)
     if first_batch is not None:
         initialize_scale(dictionary, source)
         initialize_bias(dictionary, first_batch)
-    return Trainee(recipe, dictionary.to(device), config)
+    return Trainee(plan.name, dictionary.to(device), config, ranks)
 
 
-def output_folder(main_folder: Path, number: int, recipe: RecipeName) -> Path:
-    """The first recipe's dictionary lies in the main folder, each further one beside it."""
-    return main_folder if number == 0 else main_folder.with_name(f"{main_folder.name}-{recipe}")
+def output_folder(main_folder: Path, number: int, name: str) -> Path:
+    """The first dictionary lies in the main folder, each further one beside it."""
+    return main_folder if number == 0 else main_folder.with_name(f"{main_folder.name}-{name}")

@@ -1,4 +1,4 @@
-"""Schedules as pure functions of the step: learning rate and k."""
+"""Schedules as pure functions of the step: learning rate, k, sparsity, when to resample."""
 
 from __future__ import annotations
 
@@ -11,12 +11,39 @@ def base_learning_rate(config: TrainConfig) -> float:
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
-    """Linear warm-up from lr / warmup_steps, constant, then linear decay towards 0 at the end."""
-    warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
+    """Linear warm-up from lr / warmup_steps, constant, then linear decay towards 0 at the end.
+
+    After each resampling it warms up again (Bricken et al. 2023).
+    """
+    begun = last_resample(step, config)
+    warm = min(1.0, (step - begun + 1) / max(1, config.warmup_steps))
     decay = 1.0
     if config.decay_start is not None and step >= config.decay_start:
         decay = (config.steps - step) / max(1, config.steps - config.decay_start)
     return base_learning_rate(config) * warm * decay
+
+
+def is_resample(step: int, config: TrainConfig) -> bool:
+    """Whether dead features are resampled before this step.
+
+    Every `resample_every` steps, as long as as many steps follow: what is resampled later would
+    hardly be trained, and the run would end in a warm-up.
+    """
+    every = config.resample_every
+    return bool(every and step and step % every == 0 and step + every <= config.steps)
+
+
+def last_resample(step: int, config: TrainConfig) -> int:
+    """The last step up to this one before which dead features were resampled; 0 if none."""
+    if config.resample_every is None:
+        return 0
+    latest = min(step, config.steps - config.resample_every)
+    return max(0, latest // config.resample_every * config.resample_every)
+
+
+def sparsity_warmup(step: int, config: TrainConfig) -> float:
+    """Share of the sparsity penalty's weight: linear from 0 to 1 over sparsity_warmup_steps."""
+    return min(1.0, step / config.sparsity_warmup_steps) if config.sparsity_warmup_steps else 1.0
 
 
 def active_features(step: int, config: TrainConfig) -> int:

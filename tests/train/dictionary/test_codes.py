@@ -10,7 +10,6 @@ from train.dictionary.codes import (
     Pattern,
     SparseCodes,
     Visibility,
-    decode_at,
     select_preactivations,
 )
 
@@ -93,7 +92,7 @@ def test_decoding_and_its_gradients_are_those_of_the_dense_product(case):
     values = random(len(pattern.flat), seed=1).requires_grad_()
     W = random(len(visibility.features_V), WIDTH, seed=2).requires_grad_()
     probe = random(pattern.batch, WIDTH, seed=3)
-    found = decode_at(SparseCodes(pattern, values), W, visibility)
+    found = SparseCodes(pattern, values).decode(W, visibility, 0)
     wanted = dense_codes(pattern, values) @ full_width(W, visibility)
     torch.testing.assert_close(found, wanted)
     for mine, theirs in zip(
@@ -129,7 +128,7 @@ def test_derivative_of_decoding_passes_gradcheck(make):
     pattern, visibility = make()
 
     def decode(values: Tensor, W: Tensor) -> Tensor:
-        return decode_at(SparseCodes(pattern, values), W, visibility)
+        return SparseCodes(pattern, values).decode(W, visibility, 0)
 
     values = random(len(pattern.flat), seed=1).requires_grad_()
     W = random(4, WIDTH, seed=2).requires_grad_()

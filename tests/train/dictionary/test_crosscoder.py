@@ -5,6 +5,7 @@ from itertools import product
 import pytest
 import torch
 
+from train.recipes.objective import Scheduled
 from train.trainee import Trainee
 
 from ..dense_reference import DenseReference, train_reference
@@ -55,7 +56,7 @@ def one_loss(trainee: Trainee, reference: DenseReference, k: int = 4):
     trainee.dead = trainee.rows_since_fired >= config.dead_after_rows
     trainee.refresh_dead_features()
     reference.dead = reference.rows_since_fired >= config.dead_after_rows
-    return trainee.loss(x, k), reference.loss(x, k, config.auxk, config.auxk_weight)
+    return trainee.loss(x, Scheduled(k)), reference.loss(x, k, config.auxk, config.auxk_weight)
 
 
 @pytest.mark.parametrize(("partition", "normalization", "loss", "dead"), CASES)
@@ -147,10 +148,10 @@ def test_a_batch_without_any_positive_preactivation_trains_the_decoder_bias():
     trainee, _ = pair("dfc", "crosscoder", "squared", "alive")
     with torch.no_grad():
         trainee.dictionary.b_enc.fill_(-1e3)
-    before = [b.detach().clone() for b in trainee.dictionary.b_dec]
+    before = [b.detach().clone() for b in trainee.dictionary.b_dec.values()]
     metrics = trainee.step(random_batch(trainee, 0), 0)
     assert float(metrics.l0) == 0
-    for old, new in zip(before, trainee.dictionary.b_dec, strict=True):
+    for old, new in zip(before, trainee.dictionary.b_dec.values(), strict=True):
         assert (old != new).all()
 
 

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from train.dictionary.codes import SparseCodes
 from train.dictionary.selection import (
     SAMPLE_STRIDE,
     above_threshold,
@@ -57,10 +58,10 @@ def test_kept_values_are_the_unscaled_preactivations():
     trainee = make_trainee("dfc", make_config())
     x = trainee.dictionary.scaled(random_batch(trainee, 0))
     pre = trainee.dictionary.preactivations(x)
-    pattern, _ = batch_topk(pre, trainee.dictionary.code_scale(), 3)
-    codes = trainee.dictionary.codes_at(x, pre, pattern)
+    pattern, _ = batch_topk(pre.dense_BF, trainee.dictionary.code_scale().detach(), 3)
+    codes = SparseCodes(pattern, pre.at(pattern).relu())
     assert (codes.values > 0).all()
-    assert torch.equal(codes.values, pre.flatten()[pattern.flat])
+    assert torch.equal(codes.values, pre.dense_BF.flatten()[pattern.flat])
 
 
 SCORES = st.lists(st.integers(-3, 6), min_size=1, max_size=300)

@@ -8,6 +8,7 @@ from store.reader import Store
 from train.config import TrainConfig
 from train.dictionary.crosscoder import Crosscoder
 from train.recipes.initialize import geometric_median, initialize_scale
+from train.recipes.presets import planned
 from train.recipes.recipe import build_trainee
 from train.source import StoreRows
 
@@ -17,7 +18,7 @@ from ..conftest import WIDTHS, concept_rows, tiny, write_store
 def fresh(store: Store, config: TrainConfig) -> Crosscoder:
     rows = concept_rows(64, seed=5)
     source = StoreRows(store, config)
-    return build_trainee("dfc", source, config, rows, torch.device("cpu")).dictionary
+    return build_trainee(planned(config)[0], source, rows, torch.device("cpu")).dictionary
 
 
 def sum_of_distances(x: torch.Tensor, point: torch.Tensor) -> torch.Tensor:
@@ -80,19 +81,21 @@ def test_decoders_start_at_the_configured_norm(store, config):
 
 def test_the_encoder_starts_as_the_decoder_transposed(store, config):
     dictionary = fresh(store, config)
-    for encoder, decoder in zip(dictionary.W_enc, dictionary.W_dec, strict=True):
+    for encoder, decoder in zip(dictionary.W_enc.values(), dictionary.W_dec.values(), strict=True):
         assert torch.equal(encoder, decoder)
 
 
 def test_the_decoder_bias_starts_at_the_geometric_median_of_the_first_batch(store, config):
     dictionary = fresh(store, config)
-    for x, bias in zip(dictionary.scaled(concept_rows(64, seed=5)), dictionary.b_dec, strict=True):
+    for x, bias in zip(
+        dictionary.scaled(concept_rows(64, seed=5)), dictionary.b_dec.values(), strict=True
+    ):
         assert torch.equal(bias, geometric_median(x))
 
 
 def test_another_seed_gives_other_weights(store, config):
     other = config.model_copy(update={"seed": 1})
-    assert not torch.equal(fresh(store, config).W_enc[0], fresh(store, other).W_enc[0])
+    assert not torch.equal(fresh(store, config).W_enc["0"], fresh(store, other).W_enc["0"])
 
 
 def test_scaling_by_rows_without_any_norm_is_refused(store, config, monkeypatch):

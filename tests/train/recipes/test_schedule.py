@@ -3,7 +3,10 @@ import pytest
 from train.recipes.schedule import (
     active_features,
     base_learning_rate,
+    is_resample,
+    last_resample,
     learning_rate,
+    sparsity_warmup,
     threshold_start,
 )
 
@@ -50,3 +53,39 @@ def test_the_threshold_begins_at_step_1000_or_halfway(steps, start):
 def test_a_threshold_that_would_begin_behind_the_last_step_is_refused():
     with pytest.raises(ValueError, match="threshold_start 60 is not before the last of 60 steps"):
         tiny(threshold_start=60, steps=60)
+
+
+def test_the_rate_warms_up_again_after_each_resampling():
+    config = tiny(lr=0.5, warmup_steps=10, decay_start=None, steps=60, resample_every=20)
+    since = [t - (0 if t < 20 else 20 if t < 40 else 40) for t in STEPS]
+    wanted = [0.5 * min(1, (s + 1) / 10) for s in since]
+    assert [learning_rate(t, config) for t in STEPS] == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(
+    ("every", "steps", "wanted"),
+    [
+        (None, 60, []),
+        (20, 60, [20, 40]),
+        (20, 59, [20]),
+        (25, 60, [25]),
+        (60, 60, []),
+        (90, 60, []),
+    ],
+)
+def test_resampling_leaves_time_to_train_what_was_resampled(every, steps, wanted):
+    config = tiny(steps=steps, resample_every=every)
+    assert [t for t in range(steps) if is_resample(t, config)] == wanted
+    for t in range(steps):
+        assert last_resample(t, config) == max([s for s in wanted if s <= t], default=0)
+
+
+def test_the_penaltys_weight_rises_linearly_from_zero():
+    config = tiny(sparsity_weight=0.5, sparsity_warmup_steps=20)
+    wanted = [0.025 * t if t < 20 else 0.5 for t in STEPS]
+    assert [0.5 * sparsity_warmup(t, config) for t in STEPS] == pytest.approx(wanted)
+    assert sparsity_warmup(5, config) == pytest.approx(0.25)
+
+
+def test_without_warm_up_the_penalty_has_its_weight_from_the_first_step():
+    assert sparsity_warmup(0, tiny(sparsity_warmup_steps=0)) == 1
