@@ -1,0 +1,1 @@
+"""Dictionaries of other libraries: read into a Crosscoder, and written out again."""
