@@ -11,6 +11,7 @@ B batch rows, F features, V features visible to a hookpoint, D width, N entries.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -62,15 +63,31 @@ class Pattern:
         edges = torch.arange(self.features + 1, device=self.flat.device)
         return torch.searchsorted(self.columns[self.by_feature], edges)
 
+    @cached_property
+    def rows_by_feature(self) -> Int[Tensor, " entries"]:
+        """Batch row of each entry after that permutation."""
+        return self.rows[self.by_feature]
+
     def transposed_product(
-        self, values: Float[Tensor, " entries"], dense: Float[Tensor, "batch width"]
-    ) -> Float[Tensor, "features width"]:
-        """C^T @ dense, where C holds `values` at this pattern."""
-        order = self.by_feature
-        matrix = _csr(
-            self.feature_starts, self.rows[order], values[order], (self.features, self.batch)
-        )
-        return matrix @ dense
+        self,
+        values: Float[Tensor, " entries"],
+        dense: Float[Tensor, "batch width"],
+        runs: Sequence[slice] | None = None,
+    ) -> Float[Tensor, "rows width"]:
+        """C^T @ dense, where C holds `values` at this pattern; only these runs of features."""
+        ordered = values[self.by_feature]
+        runs = [slice(0, self.features)] if runs is None else runs
+        parts = [self._product_of_run(ordered, dense, run) for run in runs]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _product_of_run(self, ordered: Tensor, dense: Tensor, run: slice) -> Tensor:
+        starts, rows = self.feature_starts, self.rows_by_feature
+        if run.stop - run.start < self.features:
+            starts = starts[run.start : run.stop + 1]
+            first, last = int(starts[0]), int(starts[-1])
+            starts, rows, ordered = starts - first, rows[first:last], ordered[first:last]
+        shape = (run.stop - run.start, self.batch)
+        return _product(_csr(starts, rows, ordered, shape), dense)
 
 
 @dataclass(frozen=True)
@@ -140,7 +157,7 @@ class DenseCodes:
         self, W_dec_VD: Float[Tensor, "visible width"], visibility: Visibility, number: int
     ) -> Float[Tensor, "batch width"]:
         """Sum of active directions; `number` plays no part."""
-        return take_columns(self.values, visibility.features_V) @ W_dec_VD
+        return take_columns(self.values, visibility.runs) @ W_dec_VD
 
 
 Codes = SparseCodes | DenseCodes
@@ -150,14 +167,13 @@ class _SelectPreactivations(torch.autograd.Function):
     """Takes entries out of pre-activations; the gradient goes to encoder weights and bias.
 
     Arguments behind `pattern`: the encoder bias, then for each hookpoint its input (B, D), its
-    weights (V, D) and the features it sees (V,). Inputs get no gradient.
+    weights (V, D) and visibility. Inputs get no gradient.
     """
 
     @staticmethod
     def forward(ctx: Any, pre_BF: Tensor, pattern: Pattern, b_enc_F: Tensor, *parts: Any) -> Tensor:
         ctx.pattern = pattern
-        ctx.inputs = parts[0::3]
-        ctx.visible = parts[2::3]
+        ctx.inputs, ctx.visibilities = parts[0::3], parts[2::3]
         return pre_BF.view(-1)[pattern.flat]
 
     @staticmethod
@@ -168,9 +184,8 @@ class _SelectPreactivations(torch.autograd.Function):
         ones_B1 = grad_N.new_ones(pattern.batch, 1)
         grad_bias = pattern.transposed_product(grad_N, ones_B1).squeeze(1)
         grads: list[Tensor | None] = []
-        for x_BD, visible_V in zip(ctx.inputs, ctx.visible, strict=True):
-            grad_FD = pattern.transposed_product(grad_N, x_BD)
-            grads += [None, take_features(grad_FD, visible_V), None]
+        for x_BD, visibility in zip(ctx.inputs, ctx.visibilities, strict=True):
+            grads += [None, pattern.transposed_product(grad_N, x_BD, visibility.runs), None]
         return (None, None, grad_bias, *grads)
 
 
@@ -187,7 +202,7 @@ class _Decode(torch.autograd.Function):
         ctx.save_for_backward(values_N, W_dec_VD, local_N, seen_N)
         ctx.pattern, ctx.visibility = pattern, visibility
         shape = (pattern.batch, len(W_dec_VD))
-        return _csr(pattern.row_starts, local_N, values_N * seen_N, shape) @ W_dec_VD
+        return _product(_csr(pattern.row_starts, local_N, values_N * seen_N, shape), W_dec_VD)
 
     @staticmethod
     @once_differentiable
@@ -195,15 +210,18 @@ class _Decode(torch.autograd.Function):
         values_N, W_dec_VD, local_N, seen_N = ctx.saved_tensors
         pattern: Pattern = ctx.pattern
         grad_N = _products_at(pattern, local_N, grad_BD.contiguous(), W_dec_VD)
-        grad_W_FD = pattern.transposed_product(values_N, grad_BD)
-        grad_W_VD = take_features(grad_W_FD, ctx.visibility.features_V)
+        grad_W_VD = pattern.transposed_product(values_N, grad_BD, ctx.visibility.runs)
         return grad_N * seen_N, None, grad_W_VD, None
 
 
 @dataclass(frozen=True)
 class Visibility:
-    """features_V: the features a hookpoint sees; local_F: their places in its weights, else -1."""
+    """Which features a hookpoint sees: `runs` of neighbours, in order, and as `features_V`.
 
+    local_F: the features' places in the hookpoint's weights; -1 for those it does not see.
+    """
+
+    runs: tuple[slice, ...]
     features_V: Int[Tensor, " visible"]
     local_F: Int[Tensor, " features"]
 
@@ -218,20 +236,14 @@ def select_preactivations(
 
     `hookpoints` holds input (B, D), encoder weights (V, D) and visibility of each.
     """
-    flat: list[Any] = []
-    for x_BD, W_enc_VD, visibility in hookpoints:
-        flat += [x_BD, W_enc_VD, visibility.features_V]
+    flat = [part for hookpoint in hookpoints for part in hookpoint]
     return _SelectPreactivations.apply(pre_BF, pattern, b_enc_F, *flat)
 
 
-def take_features(full_FD: Tensor, visible_V: Tensor) -> Tensor:
-    """Rows of a (features, width) tensor that a hookpoint sees."""
-    return full_FD if len(visible_V) == len(full_FD) else full_FD[visible_V]
-
-
-def take_columns(full_BF: Tensor, visible_V: Tensor) -> Tensor:
-    """Columns of a (batch, features) tensor that a hookpoint sees."""
-    return full_BF if len(visible_V) == full_BF.shape[1] else full_BF[:, visible_V]
+def take_columns(full_BF: Tensor, runs: Sequence[slice]) -> Tensor:
+    """Columns of a (batch, features) tensor that a hookpoint sees; a view where it is one run."""
+    parts = [full_BF[:, run] for run in runs]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 def _products_at(pattern: Pattern, local_N: Tensor, grad_BD: Tensor, W_VD: Tensor) -> Tensor:
@@ -241,6 +253,11 @@ def _products_at(pattern: Pattern, local_N: Tensor, grad_BD: Tensor, W_VD: Tenso
         return (grad_BD @ W_VD.T)[pattern.rows, local_N]
     entries = _csr(pattern.row_starts, local_N, torch.zeros_like(local_N, dtype=W_VD.dtype), shape)
     return torch.sparse.sampled_addmm(entries, grad_BD, W_VD.T, beta=0.0).values()
+
+
+def _product(sparse: Tensor, dense: Tensor) -> Tensor:
+    """sparse @ dense; the operator would fill and copy a result of its own first."""
+    return dense.new_empty(sparse.shape[0], dense.shape[1]).addmm_(sparse, dense, beta=0)
 
 
 def _csr(starts: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:

@@ -72,7 +72,8 @@ class Crosscoder(nn.Module):
         self.means = means
         self.inputs = [n for n, h in enumerate(hookpoints) if h.reads]
         self.outputs = [n for n, h in enumerate(hookpoints) if h.writes]
-        self._runs = [partition.visible(hookpoint.model) for hookpoint in hookpoints]
+        self._runs = [tuple(partition.visible(h.model)) or (slice(0, 0),) for h in hookpoints]
+        self._pre_BF: Tensor | None = None
         self._add_weights(dtype)
         for name, shape in self.activation.parameters(partition, len(hookpoints), normalization):
             self.register_parameter(name, nn.Parameter(torch.zeros(shape, dtype=dtype)))
@@ -123,9 +124,8 @@ class Crosscoder(nn.Module):
 
     def visibility(self, number: int) -> Visibility:
         """Which features the hookpoint of this number sees."""
-        return Visibility(
-            self.get_buffer(f"_features_{number}"), self.get_buffer(f"_local_{number}")
-        )
+        features_V = self.get_buffer(f"_features_{number}")
+        return Visibility(self._runs[number], features_V, self.get_buffer(f"_local_{number}"))
 
     def scaled(self, activations: Activations) -> list[Float[Tensor, "batch _width"]]:
         """Raw activations in the dictionary's dtype and scaled units, in hookpoint order."""
@@ -154,17 +154,30 @@ class Crosscoder(nn.Module):
         return bias_F
 
     def preactivations(self, x: list[Float[Tensor, "batch _width"]]) -> Preactivations:
-        """Pre-activations of scaled inputs."""
+        """Pre-activations of scaled inputs, for one step of training.
+
+        On a CPU they are written where those of the call before were: fresh memory of this size
+        comes from the system page by page, which takes longer than to fill it. Autograd refuses
+        to differentiate what has been written over.
+        """
         bias_F = self.encoder_bias()
+        shape = (len(x[self.inputs[0]]), self.partition.features)
+        if self._pre_BF is None or self._pre_BF.shape != shape or bias_F.device.type != "cpu":
+            self._pre_BF = bias_F.detach().new_empty(shape)
+        inputs = {n: x[n] for n in self.inputs}
         return Preactivations(
-            self._dense_preactivations({n: x[n] for n in self.inputs}, bias_F.detach()),
+            self._dense_preactivations(inputs, bias_F.detach(), self._pre_BF),
             bias_F,
             [(x[n], self.W_enc[str(n)], self.visibility(n)) for n in self.inputs],
         )
 
     @torch.no_grad()
-    def _dense_preactivations(self, x: dict[int, Tensor], bias_F: Tensor) -> Tensor:
-        pre_BF = bias_F.repeat(len(x[self.inputs[0]]), 1)
+    def _dense_preactivations(
+        self, x: dict[int, Tensor], bias_F: Tensor, pre_BF: Tensor | None = None
+    ) -> Tensor:
+        if pre_BF is None:
+            pre_BF = bias_F.new_empty(len(x[self.inputs[0]]), len(bias_F))
+        pre_BF.copy_(bias_F)
         for n in self.inputs:
             start = 0
             for run in self._runs[n]:

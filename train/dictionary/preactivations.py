@@ -35,13 +35,8 @@ class Preactivations:
 
     def differentiable(self) -> Float[Tensor, "batch features"]:
         """All entries, differentiable in encoder and bias."""
-        return _Whole.apply(self.dense_BF, self.bias_F, *self._flat())
-
-    def _flat(self) -> list[object]:
-        flat: list[object] = []
-        for x_BD, W_enc_VD, visibility in self.hookpoints:
-            flat += [x_BD, W_enc_VD, visibility.features_V]
-        return flat
+        flat = [part for hookpoint in self.hookpoints for part in hookpoint]
+        return _Whole.apply(self.dense_BF, self.bias_F, *flat)
 
 
 class _Whole(torch.autograd.Function):
@@ -52,14 +47,14 @@ class _Whole(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, dense_BF: Tensor, bias_F: Tensor, *parts: Any) -> Tensor:
-        ctx.inputs, ctx.visible = parts[0::3], parts[2::3]
+        ctx.inputs, ctx.visibilities = parts[0::3], parts[2::3]
         return dense_BF.view_as(dense_BF)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_BF: Tensor) -> tuple[Tensor | None, ...]:
         grads: list[Tensor | None] = []
-        for x_BD, visible_V in zip(ctx.inputs, ctx.visible, strict=True):
-            mine = grad_BF if len(visible_V) == grad_BF.shape[1] else grad_BF[:, visible_V]
-            grads += [None, mine.T @ x_BD, None]
+        for x_BD, visibility in zip(ctx.inputs, ctx.visibilities, strict=True):
+            parts = [grad_BF[:, run].T @ x_BD for run in visibility.runs]
+            grads += [None, parts[0] if len(parts) == 1 else torch.cat(parts), None]
         return (None, grad_BF.sum(dim=0), *grads)

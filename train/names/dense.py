@@ -65,8 +65,8 @@ def decode(core: Crosscoder, codes: Tensor) -> Activations:
     raw = {}
     for place, n in enumerate(core.outputs):
         mine_BF = codes if codes.dim() == 2 else codes[:, place]
-        seen_V = core.visibility(n).features_V
-        x_hat_BD = take_columns(mine_BF, seen_V) @ core.W_dec[str(n)] + core.b_dec[str(n)]
+        mine_BV = take_columns(mine_BF, core.visibility(n).runs)
+        x_hat_BD = mine_BV @ core.W_dec[str(n)] + core.b_dec[str(n)]
         x_hat_BD = x_hat_BD / core.scale[n]
         if core.means:
             x_hat_BD = x_hat_BD + core.get_buffer(f"mean_{n}")

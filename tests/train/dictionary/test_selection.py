@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from train.dictionary.codes import SparseCodes
 from train.dictionary.selection import (
+    BLOCK_ENTRIES,
     SAMPLE_STRIDE,
     above_threshold,
     batch_topk,
@@ -67,33 +68,70 @@ def test_kept_values_are_the_unscaled_preactivations():
 SCORES = st.lists(st.integers(-3, 6), min_size=1, max_size=300)
 
 
-@given(SCORES, st.integers(1, 300))
+@given(SCORES, st.integers(1, 300), st.sampled_from([1, 2, 5]))
 @settings(max_examples=300, deadline=None)
-def test_largest_positive_scores_are_those_of_a_sort_with_ties_taken_from_the_front(values, count):
-    scores = np.array(values, np.float32)
-    positions, smallest = largest_positive(scores, min(count, len(scores)))
+def test_largest_positive_scores_are_those_of_a_sort_with_ties_taken_from_the_front(
+    values, count, rows
+):
+    values = values[: len(values) // rows * rows] or [1.0] * rows
+    count = min(count, len(values))
+    pre = torch.tensor(values, dtype=torch.float32).view(rows, -1)
+    positions, scores, smallest = largest_positive(pre, torch.ones(pre.shape[1]), count)
     ranked = sorted((-score, position) for position, score in enumerate(values) if score > 0)
-    wanted = ranked[: min(count, len(scores))]
+    wanted = ranked[:count]
     assert positions.tolist() == sorted(position for _, position in wanted)
-    assert smallest == (-wanted[-1][0] if len(wanted) == min(count, len(scores)) else 0)
+    assert torch.equal(scores, pre.view(-1)[positions])
+    assert smallest == (-wanted[-1][0] if len(wanted) == count else 0)
+
+
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([torch.float32, torch.float64]),
+    st.sampled_from([(7, 300), (300, 7), (40, 50)]),
+    st.integers(1, 900),
+    st.floats(-6, 6),
+)
+@settings(max_examples=100, deadline=None)
+def test_largest_scores_are_those_of_the_written_out_scores(seed, dtype, shape, count, spread):
+    generator = torch.Generator().manual_seed(seed)
+    pre = torch.randn(shape, dtype=dtype, generator=generator)
+    scale = (torch.randn(shape[1], dtype=dtype, generator=generator) * spread).exp()
+    scale[:: max(2, shape[1] // 3)] = 0
+    positions, scores, smallest = largest_positive(pre, scale, count)
+    written = (pre * scale).view(-1)
+    wanted = written.topk(count)
+    kept = wanted.values > 0
+    assert positions.tolist() == wanted.indices[kept].sort().values.tolist()
+    assert torch.equal(scores, written[positions])
+    assert smallest == (wanted.values[-1] if kept.all() else 0)
 
 
 @pytest.mark.parametrize("misleading", [1e6, 1e-6])
 def test_largest_positive_scores_are_exact_where_the_sample_misleads(misleading):
-    scores = np.random.default_rng(0).random(20_000).astype(np.float32)
+    scores = torch.from_numpy(np.random.default_rng(0).random(20_000).astype(np.float32))
     scores[::SAMPLE_STRIDE] *= misleading
-    positions, smallest = largest_positive(scores, 1000)
-    wanted = np.sort(np.argsort(scores)[-1000:])
-    assert positions.tolist() == wanted.tolist()
-    assert smallest == scores[wanted].min()
+    positions, _, smallest = largest_positive(scores.view(200, 100), torch.ones(100), 1000)
+    wanted = scores.topk(1000)
+    assert positions.tolist() == wanted.indices.sort().values.tolist()
+    assert smallest == wanted.values.min()
 
 
-def test_both_ways_of_taking_the_largest_scores_agree():
-    scores = np.random.default_rng(0).normal(size=50_000)
-    top = torch.from_numpy(scores).topk(3000)
-    positions, smallest = largest_positive(scores, 3000)
+def test_more_rows_than_a_block_holds_are_all_looked_at():
+    features = 1 << 19
+    pre = torch.randn(5, features, generator=torch.Generator().manual_seed(0))
+    assert 5 * features > 2 * BLOCK_ENTRIES
+    positions, _, smallest = largest_positive(pre, torch.ones(features), 3000)
+    top = pre.view(-1).topk(3000)
     assert positions.tolist() == top.indices.sort().values.tolist()
-    assert smallest == float(top.values.min())
+    assert smallest == top.values.min()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_do_no_harm_to_the_selection(bad):
+    pre, scale = random_scores(30, 20)
+    pre[3] = bad
+    pattern, _ = batch_topk(pre, scale, 4)
+    assert len(pattern.flat) <= 120
 
 
 def test_above_threshold_keeps_every_score_above_it():
