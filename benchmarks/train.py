@@ -13,13 +13,13 @@ what it held before the dictionary was built.
 from __future__ import annotations
 
 import json
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -183,7 +183,7 @@ def _memory(number: int, recipe: str, contender: str, device: str) -> float:
 
 def _print_memory(size: Size, recipe: RecipeName, contender: str, device: str) -> None:
     rows, plan = random_rows(size, device), plan_of(size, recipe)
-    before = _peak(device)
+    before = _memory_now(device)
     trainee: Trainee | MaskedDense
     if contender == "ours":
         trainee = Trainee(recipe, build(plan, size, device), plan.config)
@@ -196,10 +196,21 @@ def _print_memory(size: Size, recipe: RecipeName, contender: str, device: str) -
     print(json.dumps(_peak(device) - before))
 
 
+def _memory_now(device: str) -> int:
+    """Bytes held now, from where the peak is counted."""
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    Path("/proc/self/clear_refs").write_text("5")  # not rusage, which keeps the parent's peak
+    return _peak(device)
+
+
 def _peak(device: str) -> int:
     if device != "cpu":
         return torch.cuda.max_memory_allocated()
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    status = Path("/proc/self/status").read_text().splitlines()
+    (line,) = [line for line in status if line.startswith("VmHWM")]
+    return 1024 * int(line.split()[1])
 
 
 if __name__ == "__main__":
