@@ -13,18 +13,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 
 from train.checkpoint import saved_steps
 
-# What is trained, by name: settings beside BASE.
-RUNS: dict[str, dict[str, object]] = {
-    "batch_topk": {"recipes": ["dfc", "batch_topk_crosscoder"]},
-}
-KILLS = 30  # of all of them together
-BASE: dict[str, object] = {
+# Trained in one run: what a step depends on beside the weights is different for each.
+RECIPES: list[dict[str, object]] = [
+    {"recipe": "dfc"},
+    {"recipe": "jump_relu", "sparsity_weight": 0.1, "bandwidth": 0.2, "threshold_init": 0.1},
+    {"recipe": "topk", "k": 1, "k_start": 2, "resample_every": 16, "dead_after_rows": 256},
+    {"recipe": "p_anneal", "sparsity_weight": 0.1, "p_anneal_start": 20, "p_updates": 12},
+]
+KILLS = 30
+SETTINGS: dict[str, object] = {
+    "recipes": RECIPES,
     "features": 64,
     "exclusive": {"a": 0.2, "b": 0.2},
     "k": 4,
@@ -82,13 +88,12 @@ class Runs:
     def run(
         self,
         out: Path,
-        settings: dict[str, object],
         wait: Callable[[], None] | None = None,
         number: int = signal.SIGKILL,
     ) -> tuple[int, float]:
         """Exit code and seconds of a run, which gets this signal, if any, after this wait."""
         words = ["train", "run", "--store", str(self.store), "--out", str(out)]
-        for key, value in {**BASE, **settings}.items():
+        for key, value in SETTINGS.items():
             words += ["--set", f"train.{key}={json.dumps(value)}"]
         self.errors.write_text("")
         print(json.dumps([words, str(self.errors)]), file=self._parent.stdin, flush=True)
@@ -145,14 +150,13 @@ def marker(out: Path) -> dict[str, object]:
     return json.loads((out / "checkpoints" / "best.json").read_text())
 
 
-@pytest.fixture(scope="module", params=RUNS)
-def whole(request, runs, tmp_path_factory) -> tuple[dict[str, object], Path, float]:
-    """Settings, folder and duration of an undisturbed run."""
-    out = tmp_path_factory.mktemp(f"whole-{request.param}") / "dictionary"
-    settings = RUNS[request.param]
-    code, seconds = runs.run(out, settings)
+@pytest.fixture(scope="module")
+def whole(runs, tmp_path_factory) -> tuple[Path, float]:
+    """Folder and duration of an undisturbed run."""
+    out = tmp_path_factory.mktemp("whole") / "dictionary"
+    code, seconds = runs.run(out)
     assert code == 0, runs.errors.read_text()
-    return settings, out, seconds
+    return out, seconds
 
 
 def assert_same(out: Path, whole: Path) -> None:
@@ -161,13 +165,24 @@ def assert_same(out: Path, whole: Path) -> None:
     assert marker(out) == marker(whole)
 
 
+def test_features_were_resampled_and_thresholds_moved(whole):
+    found = logs(whole[0])
+    assert len(found) == len(RECIPES)
+    (topk,) = [lines for name, lines in found.items() if "topk" in name]
+    dead = [line["dead_fraction"] for line in topk if "dead_fraction" in line]
+    assert any(later < earlier for earlier, later in pairwise(dead))
+    (weights,) = whole[0].parent.glob("*jump_relu*/model.safetensors")
+    threshold = safetensors.torch.load_file(weights)["threshold"]
+    assert (threshold - 0.1).abs().max() > 1e-3
+
+
 def test_a_run_killed_at_random_instants_ends_with_the_same_bytes(runs, whole, tmp_path):
-    settings, undisturbed, seconds = whole
+    undisturbed, seconds = whole
     random_ = random.Random(0)
     kills, life, resumed = 0, 0, False
     out = tmp_path / f"life{life}" / "dictionary"
-    while kills < KILLS // len(RUNS):
-        code, _ = runs.run(out, settings, lambda: time.sleep(random_.uniform(0, 0.6 * seconds)))
+    while kills < KILLS:
+        code, _ = runs.run(out, lambda: time.sleep(random_.uniform(0, 0.6 * seconds)))
         assert code in (0, -signal.SIGKILL), runs.errors.read_text()
         if code == 0:
             assert_same(out, undisturbed)
@@ -177,14 +192,14 @@ def test_a_run_killed_at_random_instants_ends_with_the_same_bytes(runs, whole, t
             kills += 1
             resumed |= (out / "checkpoints").exists()
     assert resumed
-    assert runs.run(out, settings)[0] == 0, runs.errors.read_text()
+    assert runs.run(out)[0] == 0, runs.errors.read_text()
     assert_same(out, undisturbed)
 
 
 def test_a_run_told_to_stop_saves_says_how_to_go_on_and_ends_with_the_same_bytes(
     runs, whole, tmp_path
 ):
-    settings, undisturbed, _ = whole
+    undisturbed, _ = whole
     out = tmp_path / "dictionary"
     told = 0.0
 
@@ -196,11 +211,11 @@ def test_a_run_told_to_stop_saves_says_how_to_go_on_and_ends_with_the_same_bytes
             time.sleep(0.001)
         told = time.monotonic()
 
-    code, _ = runs.run(out, settings, first_line, signal.SIGTERM)
+    code, _ = runs.run(out, first_line, signal.SIGTERM)
     assert code == 143, runs.errors.read_text()
     assert time.monotonic() - told < 10
-    assert saved_steps(out / "checkpoints")[-1] < BASE["steps"]
+    assert saved_steps(out / "checkpoints")[-1] < SETTINGS["steps"]
     (line,) = [line for line in runs.errors.read_text().splitlines() if line.startswith("error")]
     assert line == "error: stopped by SIGTERM; run the same command again to continue"
-    assert runs.run(out, settings)[0] == 0, runs.errors.read_text()
+    assert runs.run(out)[0] == 0, runs.errors.read_text()
     assert_same(out, undisturbed)
