@@ -7,7 +7,7 @@ B batch rows, D width of a hookpoint.
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from train.ranks import ALONE, Ranks
@@ -16,8 +16,8 @@ from train.ranks import ALONE, Ranks
 @torch.no_grad()
 def kept_rows(
     x: list[Float[Tensor, "batch _width"]], factor: float, ranks: Ranks = ALONE
-) -> Float[Tensor, " batch"]:
-    """1 for rows to train on, 0 for those that are outliers at any hookpoint.
+) -> Bool[Tensor, " batch"]:
+    """Which rows to train on: all but those that are outliers at any hookpoint.
 
     An outlier's norm exceeds `factor` times the batch's median norm (the lower of the two middle
     ones; where each of `ranks` has as many rows, that of all of them). A hookpoint whose median is
@@ -27,19 +27,12 @@ def kept_rows(
     for x_BD in x:
         norms_B = x_BD.norm(dim=1)
         kept_B &= ~(norms_B > factor * ranks.gather(norms_B).median())
-    return kept_B.to(x[0].dtype)
+    return kept_B
 
 
 def drop_outliers(
     x: list[Float[Tensor, "batch _width"]], factor: float, ranks: Ranks = ALONE
 ) -> list[Float[Tensor, "kept _width"]]:
     """The rows that are kept; how many they are is asked of the device."""
-    kept_B = kept_rows(x, factor, ranks) > 0
+    kept_B = kept_rows(x, factor, ranks)
     return [x_BD[kept_B] for x_BD in x]
-
-
-def kept_mean(
-    values_B: Float[Tensor, " batch"], kept_B: Float[Tensor, " batch"]
-) -> Float[Tensor, ""]:
-    """Mean over the kept rows; 0 if none is. What is dropped has no gradient, however large."""
-    return torch.where(kept_B > 0, values_B, 0).sum() / kept_B.sum().clamp(min=1)

@@ -3,8 +3,7 @@
 Weights per feature are the code normalization (decoder norms), so that shrinking codes and growing
 decoders in their place gains nothing; in the L1 crosscoder (transformer-circuits.pub/2024/
 crosscoders) they are differentiated like everything else, so `weight_F` may carry a gradient.
-`kept_B`, where given, is the weight of outlier rows (train.recipes.outliers): the mean is then over
-the kept rows. B batch rows, F features, N values.
+B batch rows, F features, N values.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from torch.autograd.function import once_differentiable
 
 from train.dictionary.codes import Codes, DenseCodes, Pattern
 from train.dictionary.straight_through import active_indicator
-from train.recipes.outliers import kept_mean
 
 SMALLEST_CODE = 1e-5  # below it, L_p^p follows its chord: the derivative at 0 would be infinite
 SMALLEST_SUM = 1e-12  # a row whose codes sum up to less counts as empty: its shares are rounding
@@ -48,17 +46,15 @@ def row_sums(codes: Codes, terms: Float[Tensor, "*values"]) -> Float[Tensor, " b
 def l1(
     codes: Codes,
     weight_F: Float[Tensor, " features"] | None = None,
-    kept_B: Float[Tensor, " batch"] | None = None,
 ) -> Float[Tensor, ""]:
     """Mean over rows of sum_j f_j w_j; `weight_F` None: all 1."""
-    return _mean(codes, _weighted(codes, codes.values, weight_F), kept_B)
+    return _mean(codes, _weighted(codes, codes.values, weight_F))
 
 
 def lp(
     codes: Codes,
     p: float,
     weight_F: Float[Tensor, " features"] | None = None,
-    kept_B: Float[Tensor, " batch"] | None = None,
 ) -> Float[Tensor, ""]:
     """Mean over rows of sum_j f_j^p w_j, for 0 < p <= 1 (arXiv 2408.00113).
 
@@ -69,10 +65,10 @@ def lp(
     # Clamped although masked: a power of 0 would leave NaN in the gradient.
     powers = f.clamp(min=SMALLEST_CODE).pow(p)
     terms = torch.where(f > SMALLEST_CODE, powers, f * SMALLEST_CODE ** (p - 1))
-    return _mean(codes, _weighted(codes, terms, weight_F), kept_B)
+    return _mean(codes, _weighted(codes, terms, weight_F))
 
 
-def entropy(codes: Codes, kept_B: Float[Tensor, " batch"] | None = None) -> Float[Tensor, ""]:
+def entropy(codes: Codes) -> Float[Tensor, ""]:
     """Mean over rows of -sum_j q_j log q_j in nats, q the row's codes over their sum.
 
     The alternative to L1 of Bricken et al. (2023). 0 log 0 = 0, without a gradient; rows without
@@ -86,7 +82,7 @@ def entropy(codes: Codes, kept_B: Float[Tensor, " batch"] | None = None) -> Floa
     safe_B = torch.where(empty_B, 1, sum_B)
     rows_B = safe_B.log() - row_sums(codes, f * logs) / safe_B
     rows_B = torch.where(empty_B, 0, rows_B)
-    return rows_B.mean() if kept_B is None else kept_mean(rows_B, kept_B)
+    return rows_B.mean()
 
 
 def l0_ste(
@@ -113,7 +109,5 @@ def _weighted(codes: Codes, terms: Tensor, weight_F: Tensor | None) -> Tensor:
     return terms if weight_F is None else terms * codes.spread(weight_F)
 
 
-def _mean(codes: Codes, terms: Tensor, kept_B: Tensor | None) -> Tensor:
-    if kept_B is None:
-        return terms.sum() / codes.batch
-    return kept_mean(row_sums(codes, terms), kept_B)
+def _mean(codes: Codes, terms: Tensor) -> Tensor:
+    return terms.sum() / codes.batch
