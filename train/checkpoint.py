@@ -25,7 +25,7 @@ from train.dictionary.artifact import CONFIG, WEIGHTS, describe
 from train.trainee import Trainee
 
 # Settings that are null for "as others say": what the user has changed is named before them.
-FOLLOWING = {"p_anneal_start", "sparsity_weight", "target_l0"}
+FOLLOWING = {"bandwidth", "p_anneal_start", "sparsity_weight", "target_l0", "threshold_init"}
 COUNTERS = ("rows_since_fired", "dead", "bad_batches")
 STATE, TENSORS = "state.json", "state.safetensors"
 

@@ -1,4 +1,4 @@
-"""`train run`."""
+"""`train run`, and where the other commands of `train` hang."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ from pipeline.errors import ConfigError
 from train import live_cli, summary
 from train.config import TrainConfig
 from train.dictionary.partition import check_exclusive
+from train.formats.cli import export, import_
+from train.hub_cli import push
 from train.interrupt import sigterm_raises
+from train.one_voice import one_voice
 from train.recipes.presets import planned
 
 if TYPE_CHECKING:  # importing torch would make --help slow
@@ -39,12 +42,7 @@ if TYPE_CHECKING:  # importing torch would make --help slow
 
 FIRST_WINDOW = "reading the first window"
 
-app = make_app("Train crosscoders and DFCs on an activation store.")
-
-
-@app.callback()
-def _commands() -> None:
-    """Train crosscoders and DFCs on an activation store."""
+app = make_app("Train crosscoders and DFCs on an activation store; bring others in and out.")
 
 
 @app.command(epilog=describe(TrainConfig, "train"))
@@ -102,7 +100,7 @@ def run(
         expected = expected or _plan(store_path, section, folder)
         summary.print_plan(expected, section, as_json)
         return
-    with sigterm_raises():
+    with one_voice(), sigterm_raises():
         if live:
             _refuse_several_processes()
             done = None if fresh else live_cli.already_finished(settings, section, folder)
@@ -122,6 +120,11 @@ def run(
     elsewhere = store is not None or out is not None
     places = {"store": store_path, "dictionary": folder, "out": folder.parent}
     print("next:", next_command("analyze report", config, set_, **places if elsewhere else {}))
+
+
+app.command("import")(import_)
+app.command("export")(export)
+app.command("push")(push)
 
 
 def _check_models(settings: Config, section: TrainConfig) -> None:

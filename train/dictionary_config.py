@@ -93,7 +93,10 @@ class DictionaryConfig(Section):
         "towards target_l0), none; null: the recipe's",
     )
     sparsity_weight: float | None = Field(
-        None, ge=0, description="weight of the penalty; null: the recipe's"
+        None,
+        ge=0,
+        description="weight of the penalty, inputs having norm sqrt(mean width); null: what "
+        "suits that width (0.1 sqrt(width) for l1)",
     )
     sparsity_warmup_steps: int = Field(
         0, ge=0, description="steps over which that weight rises from 0"
@@ -101,10 +104,14 @@ class DictionaryConfig(Section):
     target_l0: float | None = Field(
         None, gt=0, description="jump_relu: active features per row aimed at; null: k"
     )
-    bandwidth: float = Field(
-        0.001, gt=0, description="jump_relu: width of the straight-through estimate"
+    bandwidth: float | None = Field(
+        None,
+        gt=0,
+        description="jump_relu: width of the straight-through estimate; null: 0.001 sqrt(width)",
     )
-    threshold_init: float = Field(0.001, gt=0, description="jump_relu: thresholds at step 0")
+    threshold_init: float | None = Field(
+        None, gt=0, description="jump_relu: thresholds at step 0; null: 0.001 sqrt(width)"
+    )
     p_start: float = Field(1.0, gt=0, description="lp: p until p_anneal_start")
     p_end: float = Field(0.2, gt=0, description="lp: p at the last step")
     p_anneal_start: int | None = Field(

@@ -20,10 +20,11 @@ from train.best import Best
 from train.checkpoint import Progress, discard_run, load_checkpoint, saved_steps
 from train.config import TrainConfig
 from train.device import resolve_device
-from train.dictionary.artifact import save_dictionary
+from train.dictionary.artifact import add_to_description, save_dictionary
 from train.evaluate import Evaluation
 from train.lock import locked
 from train.metrics import MetricsLog, NoLog
+from train.provenance import figures, provenance
 from train.ranks import ALONE, Ranks
 from train.recipes.presets import planned
 from train.recipes.recipe import build_trainee, output_folder
@@ -157,16 +158,14 @@ def _refuse_different_starts(folder: Path, steps: list[int], ranks: Ranks) -> No
 
 
 def _finish(track: Track, source: RowSource) -> TrainedDictionary:
-    """Writes and validates the final dictionary; its last checkpoint has been saved."""
-    config = track.config
-    provenance = {
-        "recipe": config.recipes[0],
-        "name": track.trainee.name,
-        "train": config.model_dump(mode="json"),
-        **source.provenance(),
-    }
-    save_dictionary(track.folder, track.trainee.dictionary, provenance)
-    validation = track.validate(source, config.steps, lambda: None)
-    return TrainedDictionary(
-        track.trainee.name, track.folder, validation, dead_fraction(track.trainee), track.best
-    )
+    """Writes and validates the final dictionary; its last checkpoint has been saved.
+
+    The weights are safe before the validation begins, whose figures config.json has in the end.
+    """
+    name, dictionary = track.trainee.name, track.trainee.dictionary
+    said = provenance(name, track.config, dictionary.partition)
+    save_dictionary(track.folder, dictionary, {**said, **source.provenance()})
+    validation = track.validate(source, track.config.steps, lambda: None)
+    dead = dead_fraction(track.trainee)
+    add_to_description(track.folder, {"figures": figures(validation, dead)})
+    return TrainedDictionary(name, track.folder, validation, dead, track.best)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 GENERATED = "<!-- written by crossdiff; delete this line to keep your own text -->"
@@ -48,7 +49,17 @@ def _summary(description: dict[str, Any]) -> str:
     return (
         f"A {_what(description).replace('-', ' ')} of {features:,} features on {models}: {recipe}"
         f"activation `{activation}`, code normalization `{description['code_normalization']}`."
+        + _origin(description)
     )
+
+
+def _origin(description: dict[str, Any]) -> str:
+    """A line on the file of another library that it was imported from, without its folder."""
+    source = description.get("source")
+    if not isinstance(source, dict):
+        return ""
+    file, kind = Path(str(source.get("file"))).name, source.get("kind")
+    return f"\n\nImported from `{file}`: {kind} of {source.get('library')}."
 
 
 def _figures(description: dict[str, Any], figures: dict[str, Any]) -> str:

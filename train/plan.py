@@ -7,14 +7,30 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from train.config import TrainConfig
 from train.device import resolve_device
-from train.recipes.presets import planned
-from train.recipes.recipe import build_trainee
+from train.recipes.presets import Planned, planned
+from train.recipes.recipe import build_trainee, output_folder
 from train.source import RowSource
+from train.trainee import Trainee
 
 TIMED_STEPS = 4
 ADAM_COPIES = 3  # weights and two moments
+
+
+@dataclass(frozen=True)
+class PlannedDictionary:
+    """One dictionary of a run; bytes in memory, of the optimizer's moments besides the weights."""
+
+    name: str
+    recipe: str
+    folder: Path
+    features: int
+    parameters: int
+    weight_bytes: int
+    optimizer_bytes: int
 
 
 @dataclass(frozen=True)
@@ -35,13 +51,15 @@ class TrainPlan:
     seconds: float
     harvest_rows: int = 0
     harvest_seconds: float = 0.0
+    dictionaries: tuple[PlannedDictionary, ...] = ()
 
 
 def plan(source: RowSource, config: TrainConfig, folder: Path) -> TrainPlan:
     """Times a few real steps, while rows are read ahead of them; writes nothing."""
     device = resolve_device(config.device)
     first_batch = source.first_batch()
-    trainees = [build_trainee(one, source, first_batch, device) for one in planned(config)]
+    plans = planned(config)
+    trainees = [build_trainee(one, source, first_batch, device) for one in plans]
     seconds = 0.0
     with closing(iter(source)) as batches:
         for step in range(TIMED_STEPS):
@@ -50,7 +68,11 @@ def plan(source: RowSource, config: TrainConfig, folder: Path) -> TrainPlan:
             for trainee in trainees:
                 float(trainee.step(batch.activations, step).loss)
             seconds = time.perf_counter() - begin
-    parameters = sum(p.numel() for t in trainees for p in t.dictionary.parameters())
+    dictionaries = tuple(
+        _sized(one, trainee, output_folder(folder, number, one.name))
+        for number, (one, trainee) in enumerate(zip(plans, trainees, strict=True))
+    )
+    parameters = sum(one.parameters for one in dictionaries)
     return TrainPlan(
         folder,
         source.rows_per_epoch,
@@ -59,6 +81,21 @@ def plan(source: RowSource, config: TrainConfig, folder: Path) -> TrainPlan:
         4 * parameters * (1 + ADAM_COPIES * _checkpoints_kept(config)),
         source.memory_bytes,
         seconds * config.steps,
+        dictionaries=dictionaries,
+    )
+
+
+def _sized(one: Planned, trainee: Trainee, folder: Path) -> PlannedDictionary:
+    """A dictionary that has done a step, so that its optimizer has what it will have."""
+    dictionary, states = trainee.dictionary, trainee.optimizer.state.values()
+    return PlannedDictionary(
+        one.name,
+        one.recipe,
+        folder,
+        dictionary.partition.features,
+        sum(p.numel() for p in dictionary.parameters()),
+        sum(p.nbytes for p in dictionary.parameters()),
+        sum(v.nbytes for state in states for v in state.values() if isinstance(v, Tensor)),
     )
 
 

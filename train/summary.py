@@ -7,11 +7,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from train.config import TrainConfig
-from train.recipes.presets import planned
 
 if TYPE_CHECKING:  # importing torch would make --help slow
     from train.loop import TrainedDictionary
-    from train.plan import TrainPlan
+    from train.plan import PlannedDictionary, TrainPlan
 
 
 def summary(entry: TrainedDictionary) -> str:
@@ -61,13 +60,19 @@ def as_json(entry: TrainedDictionary) -> dict[str, Any]:
 def print_plan(expected: TrainPlan, section: TrainConfig, as_json: bool) -> None:
     """Prints what a run would cost."""
     if as_json:
-        print(json.dumps({**vars(expected), "folder": str(expected.folder)}, indent=2))
+        print(json.dumps(asdict(expected), indent=2, default=str))
         return
     per_epoch, trained = expected.rows_per_epoch, expected.rows_trained
     epochs = f" ({trained / per_epoch:.1f} epochs of {per_epoch:,})" if per_epoch else ""
-    names = ", ".join(one.name for one in planned(section))
+    for one in expected.dictionaries:
+        print(
+            f"{one.folder}: {_named(one)}: {one.features:,} features, {one.parameters:,} "
+            f"parameters; {_megabytes(one.weight_bytes)} of weights, "
+            f"{_megabytes(one.optimizer_bytes)} of optimizer"
+        )
+    several = len(expected.dictionaries) > 1
     print(
-        f"would train {names} for {section.steps:,} steps of "
+        f"would train {'each' if several else 'it'} for {section.steps:,} steps of "
         f"{section.batch_rows:,} rows = {trained:,} rows{epochs}"
     )
     harvest = (
@@ -80,3 +85,14 @@ def print_plan(expected: TrainPlan, section: TrainConfig, as_json: bool) -> None
         f"under {expected.folder}; about {expected.seconds / 60:,.1f} minutes here{harvest}"
     )
     print(f"the loader shuffles over {expected.shuffle_bytes / 1e9:,.1f} GB of memory at a time")
+
+
+def _named(one: PlannedDictionary) -> str:
+    """Its name, with its recipe unless it is called like it."""
+    return one.name if one.name == one.recipe else f"{one.name} ({one.recipe})"
+
+
+def _megabytes(count: int) -> str:
+    """Bytes for reading: 0.01 MB, 12.3 MB, 1,234 MB."""
+    size = count / 1e6
+    return f"{size:,.2f} MB" if size < 1 else f"{size:,.1f} MB" if size < 100 else f"{size:,.0f} MB"

@@ -33,6 +33,7 @@ from train.recipes.schedule import (
 )
 from train.recipes.tied import tie_gradients, tie_rows
 from train.recipes.unit_norm import normalize_rows, project_gradients
+from train.recipes.units import in_units
 
 DEAD_REFRESH = 16
 RESAMPLE_WINDOW = 2  # a feature is resampled if it did not fire for resample_every / this steps
@@ -61,7 +62,7 @@ class Trainee:
         self.ranks = ranks
         self.name = name
         self.dictionary = dictionary
-        self.config = config
+        self.config = config = in_units(config, [h.width for h in dictionary.hookpoints])
         self.objective = Objective(dictionary, config)
         device = dictionary.b_enc.device
         self.optimizer = torch.optim.Adam(
@@ -110,7 +111,7 @@ class Trainee:
         """What the schedules say of this step; to be asked once per step."""
         k, warm = active_features(step, self.config), sparsity_warmup(step, self.config)
         if self.annealed is None:
-            return Scheduled(k, warm * (self.config.sparsity_weight or 0.0))
+            return Scheduled(k, warm * _weight(self.config))
         p = self.annealed.begin(step)
         return Scheduled(k, warm * self.annealed.weight, p)
 
@@ -227,4 +228,9 @@ def _annealed(config: TrainConfig, like: Tensor) -> PAnneal | None:
         return None
     begin = config.p_anneal_start if config.p_anneal_start is not None else config.steps // 3
     schedule = PSchedule(config.p_start, config.p_end, begin, config.steps - 1, config.p_updates)
-    return PAnneal(schedule, config.sparsity_weight or 0.0, like.device, like.dtype)
+    return PAnneal(schedule, _weight(config), like.device, like.dtype)
+
+
+def _weight(config: TrainConfig) -> float:
+    assert config.sparsity_weight is not None
+    return config.sparsity_weight

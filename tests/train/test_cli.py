@@ -6,6 +6,7 @@ import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -14,6 +15,7 @@ from store.reader import Store
 from store.root import begin_store
 from store.schema import part_path
 from train.cli import main
+from train.config import RecipeName
 
 from .conftest import tiny
 
@@ -26,11 +28,11 @@ SETTINGS = [
 
 @pytest.fixture
 def run(monkeypatch, capsys, tmp_path):
-    """Types `train run ...` in an empty folder; returns exit code, stdout and stderr."""
+    """Types `train run ...`, or another command, in an empty folder; exit code, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
 
-    def call(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["train", "run", *map(str, arguments)])
+    def call(*arguments: str | Path, command: str = "run") -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["train", command, *map(str, arguments)])
         with pytest.raises(SystemExit) as stop:
             main()
         captured = capsys.readouterr()
@@ -142,6 +144,31 @@ def test_json_of_a_dry_run_parses(run, store_path):
     assert plan["seconds"] > 0
 
 
+def test_a_dry_run_names_every_dictionary_with_its_size(run, store_path):
+    recipes = "train.recipes=[dfc, {recipe: jump_relu, name: thin, hookpoints: [a], features: 16}]"
+    words = ("--store", store_path, "--dry-run", *SETTINGS, "--set", recipes)
+    code, out, _ = run(*words)
+    assert code == 0
+    # weights W_enc and W_dec of what a model sees, b_enc, b_dec, a jump_relu's thresholds
+    sizes = [2 * 32 * (12 + 20) + 40 + 12 + 20, 2 * 16 * 12 + 2 * 16 + 12]
+    lines = out.splitlines()
+    assert lines[:2] == [
+        f"runs/default/dictionary: dfc: 40 features, {sizes[0]:,} parameters; "
+        f"{4 * sizes[0] / 1e6:.2f} MB of weights, {8 * sizes[0] / 1e6:.2f} MB of optimizer",
+        f"runs/default/dictionary-thin: thin (jump_relu): 16 features, {sizes[1]:,} parameters; "
+        f"{4 * sizes[1] / 1e6:.2f} MB of weights, {8 * sizes[1] / 1e6:.2f} MB of optimizer",
+    ]
+    assert lines[2].startswith("would train each for 20 steps of 64 rows = 1,280 rows (0.7 epochs")
+    _, out, _ = run(*words, "--json")
+    found = json.loads(out)["dictionaries"]
+    assert [(one["name"], one["parameters"], one["weight_bytes"]) for one in found] == [
+        ("dfc", sizes[0], 4 * sizes[0]),
+        ("thin", sizes[1], 4 * sizes[1]),
+    ]
+    # Adam's two moments; its step counts are a few bytes more
+    assert [one["optimizer_bytes"] // 100 for one in found] == [8 * n // 100 for n in sizes]
+
+
 def test_the_bytes_of_a_dry_run_are_those_of_the_run(run, store_path):
     _, out, _ = run("--store", store_path, "--dry-run", "--json", *SETTINGS)
     run("--store", store_path, "--out", "dictionary", *SETTINGS)
@@ -168,6 +195,29 @@ def test_checking_needs_no_store_and_says_nothing(run):
 )
 def test_a_mistake_is_explained_in_one_line(run, arguments, message):
     code, out, err = run(*arguments)
+    assert (code, out) == (1, "")
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_recipe_that_is_not_known_is_answered_with_those_that_are(run):
+    code, _, err = run("--set", "train.recipes=[{recipe: sae, k: 3}]")
+    assert code == 1
+    names = err.split("recipe 'sae' is unknown; try ")[1].strip().split(", ")
+    assert names == list(get_args(RecipeName))
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "message"),
+    [
+        ("import", ["nowhere.pt", "--out", "own"], "nowhere.pt: no such file or folder"),
+        ("export", ["nowhere", "--out", "x", "--format", "sae_lens"], "config.json: no such file"),
+        ("export", ["nowhere", "--out", "x", "--format", "onnx"], "--format onnx: known are"),
+        ("push", ["nowhere", "someone/name"], "nowhere/config.json: no such file; train"),
+    ],
+)
+def test_a_mistake_in_bringing_in_and_out_is_explained_in_one_line(run, command, words, message):
+    code, out, err = run(*words, command=command)
     assert (code, out) == (1, "")
     assert message in err
     assert len(err.splitlines()) == 1

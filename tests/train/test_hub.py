@@ -6,15 +6,14 @@ from collections.abc import Iterator
 import huggingface_hub
 import pytest
 import torch
-import typer
 from huggingface_hub import constants
 from typer.testing import CliRunner
 
 import train
 from pipeline.errors import DictionaryError
+from train.cli import app
 from train.dictionary.artifact import save_dictionary
 from train.hub import download, push_folder, read_figures
-from train.hub_cli import push
 from train.model_card import model_card
 
 from .fake_hub import Hub, fake_hub
@@ -242,11 +241,8 @@ def test_a_folder_that_holds_no_dictionary_is_not_pushed(hub, tmp_path, run_fold
 
 
 def test_the_command_pushes_and_says_how_to_load(hub, run_folder):
-    app = typer.Typer()
-    app.command()(push)
-    done = CliRunner().invoke(
-        app, [str(run_folder), REPO, "--private", "--revision", "wide"], catch_exceptions=False
-    )
+    words = ["push", str(run_folder), REPO, "--private", "--revision", "wide"]
+    done = CliRunner().invoke(app, words, catch_exceptions=False)
     commit = hub.branches[REPO]["wide"]
     assert done.exit_code == 0
     assert hub.private == {REPO}
@@ -254,6 +250,29 @@ def test_the_command_pushes_and_says_how_to_load(hub, run_folder):
         f"{run_folder}: pushed to {hub.endpoint}/{REPO}/tree/{commit}",
         f'next: train.Dictionary.from_pretrained("{REPO}", revision="{commit}")',
     ]
+
+
+def test_what_the_command_did_as_json(hub, run_folder):
+    words = ["push", str(run_folder), REPO, "--json"]
+    done = CliRunner().invoke(app, words, catch_exceptions=False)
+    found = json.loads(done.stdout)
+    commit = hub.branches[REPO]["main"]
+    url = f"{hub.endpoint}/{REPO}/tree/{commit}"
+    assert found == {"folder": str(run_folder), "repo": REPO, "commit": commit, "url": url}
+
+
+def test_an_imported_dictionary_is_pushed_and_knows_where_it_came_from(hub, tmp_path):
+    weights = {"bias": torch.randn(6), "encoder.weight": torch.randn(9, 6)}
+    weights |= {"encoder.bias": torch.randn(9), "decoder.weight": torch.randn(6, 9)}
+    torch.save(weights, tmp_path / "ae.pt")
+    words = ["import", str(tmp_path / "ae.pt"), "--out", str(tmp_path / "own")]
+    assert CliRunner().invoke(app, words, catch_exceptions=False).exit_code == 0
+    push_folder(tmp_path / "own", REPO)
+    loaded = train.AutoEncoder.from_pretrained(REPO)
+    assert torch.equal(loaded.core.W_enc["0"], weights["encoder.weight"])
+    assert loaded.notes["source"]["library"] == "dictionary_learning"
+    card = hub.files(REPO, "main")["README.md"].decode()
+    assert "Imported from `ae.pt`: AutoEncoder of dictionary_learning." in card.splitlines()
 
 
 def one_line(repo, message, action) -> None:

@@ -196,4 +196,11 @@ def test_sigterm_of_one_process_ends_all_after_the_same_step(store_path, tmp_pat
     assert str(ROOT / "train") not in output, output  # torchrun shows a traceback of its own
     (saved,) = saved_steps(out / "checkpoints")
     assert [line["step"] for line in lines(out)] == list(range(1, saved + 1))
-    assert "run the same command again to continue" in output
+    assert output.count("run the same command again to continue") == 1, output
+
+
+def test_what_all_processes_refuse_is_said_once():
+    process = torchrun("-m", "train", "run", "--store", "nowhere")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert output.count("nowhere/zarr.json: no such file") == 1, output

@@ -42,6 +42,12 @@ def save_dictionary(folder: Path, dictionary: Crosscoder, provenance: dict[str, 
     write_atomic(folder / CONFIG, [json.dumps(description, indent=1).encode()])
 
 
+def add_to_description(folder: Path, more: dict[str, Any]) -> None:
+    """Adds to what config.json says; it is replaced as a whole. Raises DictionaryError."""
+    description = {**read_description(folder), **more}
+    write_atomic(folder / CONFIG, [json.dumps(description, indent=1).encode()])
+
+
 def describe(dictionary: Crosscoder) -> dict[str, Any]:
     """The architecture as JSON values."""
     return {

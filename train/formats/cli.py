@@ -86,7 +86,9 @@ def import_(
     """Makes a dictionary of this project of another library's.
 
     Its configuration keeps what only a way back needs: exported again, the
-    tensors are the same to the bit.
+    tensors are the same to the bit. Example:
+
+    train import trainer_0/ae.pt --out runs/ae --model base
     """
     from train.dictionary.artifact import save_dictionary
     from train.formats.read import import_dictionary
@@ -99,7 +101,7 @@ def import_(
         hookpoints=tuple(hookpoints) if hookpoints else None,
         kind=kind,
     )
-    save_dictionary(out, imported.dictionary, {"source": imported.source})
+    save_dictionary(out, imported.dictionary, imported.provenance)
     dictionary = imported.dictionary
     summary: dict[str, Any] = {
         "folder": str(out),
@@ -125,7 +127,9 @@ def export(
     """Writes a dictionary in another library's format.
 
     Crosscoders and DFCs go to dictionary_learning, whose layers are equally
-    wide; dictionaries of one hookpoint also to SAELens.
+    wide; dictionaries of one hookpoint also to SAELens. Example:
+
+    train export runs/ae --out for_sae_lens --format sae_lens
     """
     from train.dictionary.artifact import load_dictionary, read_description
     from train.formats.write import FormatName, export_dictionary
@@ -137,13 +141,12 @@ def export(
     if format not in chosen:
         raise DictionaryError(f"--format {format}: known are {', '.join(chosen)}")
     description = read_description(dictionary)
-    source = description.get("source")
     trained = description.get("train")
     exported = export_dictionary(
         load_dictionary(dictionary),
         out,
         chosen[format],
-        source=source if isinstance(source, dict) else None,
+        source=_source(description),
         k=k or (trained.get("k") if isinstance(trained, dict) else None),
         as_safetensors=as_safetensors,
     )
@@ -155,6 +158,13 @@ def export(
         "notes": exported.notes,
     }
     print(json.dumps(summary, indent=2) if as_json else _exported(summary))
+
+
+def _source(description: dict[str, Any]) -> dict[str, Any]:
+    """What config.json knows that the weights do not say: of an import, or of training."""
+    source = description.get("source")
+    known = {key: description[key] for key in ("k", "group_sizes") if key in description}
+    return {**known, **(source if isinstance(source, dict) else {})}
 
 
 def _imported(summary: dict[str, Any], following: str) -> str:

@@ -44,6 +44,12 @@ class Imported:
     notes: list[str]
     source: dict[str, Any]
 
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What config.json says of it besides its architecture, as of a trained dictionary."""
+        known = {key: self.source[key] for key in ("k", "group_sizes") if key in self.source}
+        return {**known, "source": self.source}
+
 
 def import_dictionary(
     path: Path,

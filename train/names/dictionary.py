@@ -45,6 +45,11 @@ class Dictionary(nn.Module):
         return self.core.partition.features
 
     @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the reading hookpoints, in the order of L: what rows by name are named."""
+        return tuple(self.core.hookpoints[n].name for n in self.core.inputs)
+
+    @property
     def num_layers(self) -> int:
         """Reading hookpoints (L)."""
         return len(self.core.inputs)

@@ -58,8 +58,7 @@ def read(path: Path) -> tuple[Crosscoder, dict[str, Any]]:
     from train.formats.read import import_dictionary
 
     imported = import_dictionary(path)
-    known = {key: imported.source[key] for key in ("k", "group_sizes") if key in imported.source}
-    return imported.dictionary, {**known, "source": imported.source}
+    return imported.dictionary, imported.provenance
 
 
 def _is_ours(file: Path) -> bool:

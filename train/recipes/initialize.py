@@ -58,6 +58,7 @@ def initialize_weights(dictionary: Crosscoder, config: TrainConfig) -> None:
                 W_dec_VD = directions(number, "decoder") if independent else W_VD
                 dictionary.W_dec[str(number)].copy_(W_dec_VD)
         if dictionary.activation.kind == "jump_relu":
+            assert config.threshold_init is not None
             dictionary.threshold.fill_(config.threshold_init)
 
 

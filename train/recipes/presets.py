@@ -59,18 +59,11 @@ _SPARSITY: dict[ActivationName, SparsityName] = {
     "topk": "none",
     "batch_topk": "none",
 }
-_SPARSITY_WEIGHT: dict[SparsityName, float] = {
-    "none": 0.0,
-    "l1": 1.0,
-    "lp": 1.0,
-    "entropy": 1.0,
-    "l0": 1.0,
-}
 
 
 @dataclass(frozen=True)
 class Planned:
-    """One dictionary of a run; nothing in `config` that shapes it is null any more."""
+    """One dictionary of a run; null in `config` is only what follows from widths (units.py)."""
 
     name: str
     recipe: RecipeName
@@ -118,7 +111,6 @@ def _resolve(
         fill(key, value)
     batchwise = values["activation"] in ("topk", "batch_topk")
     fill("sparsity", _SPARSITY[values["activation"]])
-    fill("sparsity_weight", _SPARSITY_WEIGHT[values["sparsity"]])
     fill("auxk_weight", 1 / 32 if batchwise else 0.0)
     fill("target_l0", float(values["k"]))
     fill("p_anneal_start", values["steps"] // 3)

@@ -16,6 +16,7 @@ from train.ranks import ALONE, Ranks
 from train.recipes.initialize import initialize_bias, initialize_scale, initialize_weights
 from train.recipes.presets import Planned
 from train.recipes.tied import check_equal_widths, tie_rows
+from train.recipes.units import in_units
 from train.source import RowSource
 from train.trainee import Trainee
 
@@ -63,6 +64,7 @@ def activation_of(config: TrainConfig) -> Activation:
         case "topk":
             return TopK(config.k)
         case "jump_relu":
+            assert config.bandwidth is not None
             return JumpReLU(config.bandwidth)
         case "gated":
             return Gated()
@@ -84,8 +86,8 @@ def build_trainee(
     The first batch is the global one, on every rank. Without it the dictionary lacks scales and
     b_dec, which a checkpoint then restores.
     """
-    config = plan.config
-    shapes = shapes_of(source.hookpoints, config)
+    shapes = shapes_of(source.hookpoints, plan.config)
+    config = in_units(plan.config, [shape.width for shape in shapes])
     models = tuple(dict.fromkeys(shape.model for shape in shapes))
     assert config.code_normalization is not None
     dictionary = Crosscoder(

@@ -5,19 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
-import typer
 from typer.testing import CliRunner, Result
 
 from pipeline.errors import DictionaryError
+from train import Dictionary, MatryoshkaBatchTopKSAE
+from train.cli import app
 from train.dictionary.artifact import load_dictionary
-from train.formats.cli import export, import_
 from train.formats.files import find
 
 from .foreign import DEDICATED, layered_state, same_bits, single_state
-
-app = typer.Typer()
-app.command("import")(import_)
-app.command("export")(export)
 
 
 def run(*words: object) -> Result:
@@ -61,14 +57,53 @@ def test_refusals(tmp_path: Path) -> None:
     out = tmp_path / "own"
     assert run("import", tmp_path, "--out", out).exit_code == 0
     again = run("import", tmp_path, "--out", out)
+    assert again.exit_code != 0
     assert isinstance(again.exception, DictionaryError)
     assert "holds a config.json already" in str(again.exception)
     other = run("export", out, "--out", tmp_path / "x", "--format", "onnx")
     assert str(other.exception) == "--format onnx: known are dictionary_learning, sae_lens"
 
 
-@pytest.mark.parametrize("command", ["import", "export"])
-def test_help_names_every_option(command: str) -> None:
+@pytest.mark.parametrize("imported_in", ["the command", "Python"])
+def test_where_it_came_from_survives_saving_it_again(tmp_path: Path, imported_in: str) -> None:
+    state = single_state("MatryoshkaBatchTopKSAE")
+    torch.save(state, tmp_path / "ae.pt")
+    place = tmp_path / "ae.pt"
+    if imported_in == "the command":
+        assert run("import", place, "--out", tmp_path / "own").exit_code == 0
+        place = tmp_path / "own"
+    dictionary = Dictionary.from_pretrained(place)
+    assert type(dictionary) is MatryoshkaBatchTopKSAE
+    assert dictionary.k == int(state["k"])
+    dictionary.save_pretrained(tmp_path / "again")
+    assert Dictionary.from_pretrained(tmp_path / "again").notes == dictionary.notes
+    assert dictionary.notes["source"]["file"] == str(tmp_path / "ae.pt")
+    back = run(
+        "export", tmp_path / "again", "--out", tmp_path / "out", "--format", "dictionary_learning"
+    )
+    assert back.exit_code == 0, back.output
+    assert same_bits(find(tmp_path / "out").tensors, state)
+
+
+def test_nested_parts_of_a_dictionary_of_our_own_are_exported(tmp_path: Path) -> None:
+    own = MatryoshkaBatchTopKSAE(6, 20, 3, [5, 15])
+    own.save_pretrained(tmp_path / "own")
+    done = run(
+        "export", tmp_path / "own", "--out", tmp_path / "out", "--format", "dictionary_learning"
+    )
+    assert done.exit_code == 0, done.output
+    found = find(tmp_path / "out").tensors
+    assert found["group_sizes"].tolist() == [5, 15]
+    assert int(found["k"]) == 3
+    assert torch.equal(found["W_dec"], own.core.W_dec["0"].detach())
+
+
+@pytest.mark.parametrize("command", ["import", "export", "push"])
+def test_help_has_an_example_that_parses(command: str) -> None:
+    """Its words are taken; that the file is not there is all that is wrong with it."""
     output = run(command, "--help").output
-    assert "--out" in output
+    (example,) = [line for line in output.splitlines() if line.startswith(f" train {command} ")]
     assert "--json" in output
+    done = run(*example.split()[1:])
+    assert isinstance(done.exception, DictionaryError)
+    assert "no such file" in str(done.exception)

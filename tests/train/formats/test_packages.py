@@ -1,6 +1,13 @@
 """The packages that own a format, where they are installed, agree with what is read and written.
 
-To run them: pip install sae-lens eai-sparsify dictionary-learning.
+To run them, in a virtual environment of their own:
+
+    pip install -e '.[dev,formats]'
+    pip install --no-deps dictionary-learning==0.1.0
+    python -m pytest tests/train/formats
+
+dictionary-learning 0.1.0 asks for nnsight below 0.4, and this project for 0.8: it goes without its
+dependencies, of which the tests need none. Tested: sae-lens 6.54.12, eai-sparsify 1.3.3.
 """
 
 import json

@@ -138,6 +138,7 @@ def test_a_combination_without_a_name_is_a_plain_dictionary(case, tmp_path):
 def test_a_transcoder_needs_only_what_it_reads(tmp_path):
     core = make("transcoder")
     dictionary, x = Dictionary(core), rows_of(core)["in"]
+    assert dictionary.inputs == ("in",)
     x_hat = dictionary(x)
     assert x_hat.shape == (len(x), 7)
     torch.testing.assert_close(dictionary.decode(dictionary.encode_sparse(x)), x_hat.detach())
@@ -160,6 +161,7 @@ def test_batch_topk_without_its_threshold_keeps_k_per_row_over_all_rows():
 
 def test_widths_may_differ_and_then_rows_come_by_name():
     dictionary = train.DedicatedFeatureCrossCoder([5, 7], 40, names=("base", "chat"))
+    assert dictionary.inputs == ("base", "chat")
     rows = {"base": torch.randn(3, 5), "chat": torch.randn(3, 7)}
     x_hat = dictionary(rows)
     assert {name: row.shape for name, row in x_hat.items()} == {"base": (3, 5), "chat": (3, 7)}
