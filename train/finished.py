@@ -16,6 +16,7 @@ from train.evaluate import Evaluation
 from train.loop import TrainedDictionary
 from train.recipes.presets import planned
 from train.recipes.recipe import output_folder
+from train.recipes.units import in_units
 
 
 def finished(config: TrainConfig, folder: Path) -> list[TrainedDictionary] | None:
@@ -38,8 +39,10 @@ def finished(config: TrainConfig, folder: Path) -> list[TrainedDictionary] | Non
 def _is_whole(config: TrainConfig, place: Path) -> bool:
     if saved_steps(place / "checkpoints")[-1:] != [config.steps] or not (place / WEIGHTS).exists():
         return False
-    with suppress(DictionaryError):
-        return bool(read_description(place).get("train") == config.model_dump(mode="json"))
+    with suppress(DictionaryError, KeyError, TypeError):
+        description = read_description(place)
+        widths = [hookpoint["width"] for hookpoint in description["hookpoints"]]
+        return bool(description["train"] == in_units(config, widths).model_dump(mode="json"))
     return False
 
 

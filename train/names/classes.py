@@ -20,6 +20,7 @@ from train.dictionary_config import NormalizationName
 from train.names.dictionary import Dictionary
 from train.names.table import KINDS
 from train.recipes.initialize import initialize_weights
+from train.recipes.units import THRESHOLD
 
 Width = int | Sequence[int]
 NORMALIZATIONS = get_args(NormalizationName)
@@ -226,5 +227,7 @@ def _build(
         center=kind.center,
     )
     seed = int(torch.randint(2**62, ()))
-    initialize_weights(core, TrainConfig(decoder_init_norm=1.0, seed=seed))
+    initialize_weights(
+        core, TrainConfig(decoder_init_norm=1.0, threshold_init=THRESHOLD, seed=seed)
+    )
     return core
