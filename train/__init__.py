@@ -9,12 +9,7 @@ one of them is asked for.
 
 from __future__ import annotations
 
-import os
 from typing import Any
-
-# Linux hands out fresh memory page by page, and a step on a CPU takes and returns arrays of 100 MB:
-# with pages of 2 MB it is up to a third faster. torch reads this at its first allocation.
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 NAMES = (
     "AutoEncoder",
