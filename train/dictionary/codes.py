@@ -10,7 +10,6 @@ B batch rows, F features, V features visible to a hookpoint, D width, N entries.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,11 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-with warnings.catch_warnings():  # torch announces once per process that CSR tensors are in beta
-    warnings.simplefilter("ignore")
-    torch.sparse_csr_tensor(
-        torch.tensor([0, 1]), torch.tensor([0]), torch.ones(1), (1, 1), check_invariants=False
-    )
+from train.dictionary.sparse_products import gather_sum, products_at
 
 
 @dataclass(frozen=True)
@@ -77,17 +72,13 @@ class Pattern:
         """C^T @ dense, where C holds `values` at this pattern; only these runs of features."""
         ordered = values[self.by_feature]
         runs = [slice(0, self.features)] if runs is None else runs
-        parts = [self._product_of_run(ordered, dense, run) for run in runs]
+        parts = [
+            gather_sum(
+                self.feature_starts[run.start : run.stop + 1], self.rows_by_feature, ordered, dense
+            )
+            for run in runs
+        ]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-    def _product_of_run(self, ordered: Tensor, dense: Tensor, run: slice) -> Tensor:
-        starts, rows = self.feature_starts, self.rows_by_feature
-        if run.stop - run.start < self.features:
-            starts = starts[run.start : run.stop + 1]
-            first, last = int(starts[0]), int(starts[-1])
-            starts, rows, ordered = starts - first, rows[first:last], ordered[first:last]
-        shape = (run.stop - run.start, self.batch)
-        return _product(_csr(starts, rows, ordered, shape), dense)
 
 
 @dataclass(frozen=True)
@@ -197,21 +188,18 @@ class _Decode(torch.autograd.Function):
         ctx: Any, values_N: Tensor, pattern: Pattern, W_dec_VD: Tensor, visibility: Visibility
     ) -> Tensor:
         local_N = visibility.local_F[pattern.columns]
-        seen_N = (local_N >= 0).to(values_N.dtype)
-        local_N = local_N.clamp(min=0)
-        ctx.save_for_backward(values_N, W_dec_VD, local_N, seen_N)
+        ctx.save_for_backward(values_N, W_dec_VD, local_N)
         ctx.pattern, ctx.visibility = pattern, visibility
-        shape = (pattern.batch, len(W_dec_VD))
-        return _product(_csr(pattern.row_starts, local_N, values_N * seen_N, shape), W_dec_VD)
+        return gather_sum(pattern.row_starts, local_N, values_N, W_dec_VD)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_BD: Tensor) -> tuple[Tensor | None, ...]:
-        values_N, W_dec_VD, local_N, seen_N = ctx.saved_tensors
+        values_N, W_dec_VD, local_N = ctx.saved_tensors
         pattern: Pattern = ctx.pattern
-        grad_N = _products_at(pattern, local_N, grad_BD.contiguous(), W_dec_VD)
+        grad_N = products_at(pattern.row_starts, local_N, grad_BD, W_dec_VD)
         grad_W_VD = pattern.transposed_product(values_N, grad_BD, ctx.visibility.runs)
-        return grad_N * seen_N, None, grad_W_VD, None
+        return grad_N, None, grad_W_VD, None
 
 
 @dataclass(frozen=True)
@@ -244,21 +232,3 @@ def take_columns(full_BF: Tensor, runs: Sequence[slice]) -> Tensor:
     """Columns of a (batch, features) tensor that a hookpoint sees; a view where it is one run."""
     parts = [full_BF[:, run] for run in runs]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-
-
-def _products_at(pattern: Pattern, local_N: Tensor, grad_BD: Tensor, W_VD: Tensor) -> Tensor:
-    """For every entry: its row of `grad_BD` times its row of `W_VD`."""
-    shape = (pattern.batch, len(W_VD))
-    if len(local_N) > shape[0] * shape[1]:  # sampled_addmm refuses more entries than places
-        return (grad_BD @ W_VD.T)[pattern.rows, local_N]
-    entries = _csr(pattern.row_starts, local_N, torch.zeros_like(local_N, dtype=W_VD.dtype), shape)
-    return torch.sparse.sampled_addmm(entries, grad_BD, W_VD.T, beta=0.0).values()
-
-
-def _product(sparse: Tensor, dense: Tensor) -> Tensor:
-    """sparse @ dense; the operator would fill and copy a result of its own first."""
-    return dense.new_empty(sparse.shape[0], dense.shape[1]).addmm_(sparse, dense, beta=0)
-
-
-def _csr(starts: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
-    return torch.sparse_csr_tensor(starts, columns, values, shape, check_invariants=False)
