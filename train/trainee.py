@@ -36,6 +36,7 @@ from train.recipes.unit_norm import normalize_rows, project_gradients
 from train.recipes.units import in_units
 
 DEAD_REFRESH = 16
+PRODUCT_DTYPES = {"float32": None, "bfloat16": torch.bfloat16}
 RESAMPLE_WINDOW = 2  # a feature is resampled if it did not fire for resample_every / this steps
 
 
@@ -63,6 +64,7 @@ class Trainee:
         self.name = name
         self.dictionary = dictionary
         self.config = config = in_units(config, [h.width for h in dictionary.hookpoints])
+        dictionary.product_dtype = PRODUCT_DTYPES[config.precision]
         self.objective = Objective(dictionary, config)
         device = dictionary.b_enc.device
         self.optimizer = torch.optim.Adam(

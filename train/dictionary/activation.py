@@ -73,7 +73,7 @@ class ReLU(_Plain):
         """relu(pre); `k` plays no part."""
         pattern = positive_pattern(pre.dense_BF)
         if pattern is None:
-            return Selected(DenseCodes(pre.differentiable().relu()))
+            return Selected(DenseCodes(pre.differentiable().relu(), pre.product_dtype))
         return Selected(SparseCodes(pattern, pre.at(pattern)))
 
     def inference(self, dictionary: Crosscoder, pre_BF: Tensor) -> SparseCodes:
@@ -216,7 +216,7 @@ class JumpReLU(_Plain):
         pattern = positive_pattern(pre.dense_BF, floor_F)
         if pattern is None:
             values = jump_relu(pre.differentiable(), threshold_F[None], self.bandwidth)
-            return Selected(DenseCodes(values))
+            return Selected(DenseCodes(values, pre.product_dtype))
         at_N = threshold_F[pattern.columns]
         return Selected(SparseCodes(pattern, jump_relu(pre.at(pattern), at_N, self.bandwidth)))
 
@@ -252,7 +252,8 @@ class Gated(_Plain):
         if pattern is None:
             pi_BF = pre.differentiable()
             strength = self._strength(dictionary, pi_BF, slice(None))
-            return Selected(DenseCodes(strength * (pi_BF > 0)), gate=DenseCodes(pi_BF.relu()))
+            codes = DenseCodes(strength * (pi_BF > 0), pre.product_dtype)
+            return Selected(codes, gate=DenseCodes(pi_BF.relu(), pre.product_dtype))
         pi_N = pre.at(pattern)
         values = self._strength(dictionary, pi_N, pattern.columns)
         return Selected(SparseCodes(pattern, values), gate=SparseCodes(pattern, pi_N))

@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from train.dictionary.precision import dense_product
 from train.dictionary.sparse_products import gather_sum, products_at
 
 
@@ -126,6 +127,7 @@ class DenseCodes:
     """The same as a full matrix: cheaper where a large share of all features is active."""
 
     values: Float[Tensor, "batch features"]
+    product_dtype: torch.dtype | None = None
 
     @property
     def batch(self) -> int:
@@ -148,7 +150,9 @@ class DenseCodes:
         self, W_dec_VD: Float[Tensor, "visible width"], visibility: Visibility, number: int
     ) -> Float[Tensor, "batch width"]:
         """Sum of active directions; `number` plays no part."""
-        return take_columns(self.values, visibility.runs) @ W_dec_VD
+        return dense_product(
+            take_columns(self.values, visibility.runs), W_dec_VD, self.product_dtype
+        )
 
 
 Codes = SparseCodes | DenseCodes

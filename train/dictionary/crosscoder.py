@@ -21,6 +21,7 @@ from train.dictionary.codes import Codes, SparseCodes, Visibility
 from train.dictionary.normalization import code_normalization
 from train.dictionary.partition import DESIGNATED, Partition
 from train.dictionary.preactivations import Preactivations
+from train.dictionary.precision import dense_product
 from train.dictionary_config import NormalizationName
 
 Activations = dict[str, Float[Tensor, "batch _width"]]
@@ -43,7 +44,8 @@ class Crosscoder(nn.Module):
     W_enc[h], W_dec[h]: (visible features, width); b_enc: (features,); b_dec[h]: (width,); h is the
     hookpoint's number as text. With `center`, b_dec is subtracted before encoding; with `means`,
     hookpoints have a mean besides their scale. norm_scale[h]: what decoder norms are multiplied
-    with to be in scaled units; 1 unless the scale was folded into the weights.
+    with to be in scaled units; 1 unless the scale was folded into the weights. product_dtype: what
+    the dense products of training are multiplied in, None for the weights' type; not saved.
     """
 
     scale: Tensor
@@ -73,6 +75,7 @@ class Crosscoder(nn.Module):
         self.inputs = [n for n, h in enumerate(hookpoints) if h.reads]
         self.outputs = [n for n, h in enumerate(hookpoints) if h.writes]
         self._runs = [tuple(partition.visible(h.model)) or (slice(0, 0),) for h in hookpoints]
+        self.product_dtype: torch.dtype | None = None
         self._pre_BF: Tensor | None = None
         self._add_weights(dtype)
         for name, shape in self.activation.parameters(partition, len(hookpoints), normalization):
@@ -166,14 +169,19 @@ class Crosscoder(nn.Module):
             self._pre_BF = bias_F.detach().new_empty(shape)
         inputs = {n: x[n] for n in self.inputs}
         return Preactivations(
-            self._dense_preactivations(inputs, bias_F.detach(), self._pre_BF),
+            self._dense_preactivations(inputs, bias_F.detach(), self._pre_BF, self.product_dtype),
             bias_F,
             [(x[n], self.W_enc[str(n)], self.visibility(n)) for n in self.inputs],
+            self.product_dtype,
         )
 
     @torch.no_grad()
     def _dense_preactivations(
-        self, x: dict[int, Tensor], bias_F: Tensor, pre_BF: Tensor | None = None
+        self,
+        x: dict[int, Tensor],
+        bias_F: Tensor,
+        pre_BF: Tensor | None = None,
+        product_dtype: torch.dtype | None = None,
     ) -> Tensor:
         if pre_BF is None:
             pre_BF = bias_F.new_empty(len(x[self.inputs[0]]), len(bias_F))
@@ -182,7 +190,11 @@ class Crosscoder(nn.Module):
             start = 0
             for run in self._runs[n]:
                 stop = start + run.stop - run.start
-                pre_BF[:, run].addmm_(x[n], self.W_enc[str(n)][start:stop].T)
+                W_DV = self.W_enc[str(n)][start:stop].T
+                if product_dtype is None:
+                    pre_BF[:, run].addmm_(x[n], W_DV)
+                else:
+                    pre_BF[:, run] += dense_product(x[n], W_DV, product_dtype)
                 start = stop
         return pre_BF
 

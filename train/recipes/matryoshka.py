@@ -38,7 +38,8 @@ def stack_levels(codes: Codes, level_F: Int[Tensor, " features"], levels: int) -
     """
     if isinstance(codes, DenseCodes):
         numbers_M1 = torch.arange(levels, device=level_F.device)[:, None]
-        return DenseCodes((codes.values * (level_F == numbers_M1)[:, None]).flatten(0, 1))
+        values = (codes.values * (level_F == numbers_M1)[:, None]).flatten(0, 1)
+        return DenseCodes(values, codes.product_dtype)
     pattern = codes.pattern
     level_N = level_F[pattern.columns]
     flat_N, order_N = (pattern.flat + level_N * (pattern.batch * pattern.features)).sort()
