@@ -59,7 +59,20 @@ class Echo(HookedModel):
         return {f"{self.name}.id": together[..., :1], f"{self.name}.all": together}
 
 
-def run(sizes, lengths, config, devices=("cpu",), most_rows=None):
+class Meeting:
+    """Holds every thread at its first call until `threads` of them are here."""
+
+    def __init__(self, threads: int) -> None:
+        self.barrier = threading.Barrier(threads)
+        self.here = set()
+
+    def __call__(self) -> None:
+        if threading.get_ident() not in self.here:
+            self.here.add(threading.get_ident())
+            self.barrier.wait(timeout=60)
+
+
+def run(sizes, lengths, config, devices=("cpu",), most_rows=None, before_pass=lambda: None):
     """Blocks of models that cut texts of these lengths, and the models."""
     models = [Echo(name) for name in "abc"[: len(sizes)]]
     for model, device in zip(models, devices * len(models), strict=False):
@@ -67,7 +80,7 @@ def run(sizes, lengths, config, devices=("cpu",), most_rows=None):
     texts = [Document("x" * length, "l", "corpus") for length in lengths]
     block = DocumentBlock(texts, list(range(len(texts))), len(texts), {}, {})
     planner = Planner(tuple(Cutter(size) for size in sizes), (12,) * len(sizes), config)
-    (ran,) = produce(models, planner, [block], config)
+    (ran,) = produce(models, planner, [block], config, before_pass)
     return ran.block(most_rows), models
 
 
@@ -141,7 +154,10 @@ def test_documents_without_rows_behind_the_last_row_stay_unless_rows_are_cut():
 def test_models_on_one_device_run_in_one_thread_and_on_two_in_two():
     _, models = run([1, 2, 3], [9, 9], HarvestConfig())
     assert {name for model in models for name in model.threads} == {"MainThread"}
-    block, models = run([1, 2, 3], [9, 9], HarvestConfig(), devices=("cpu", "meta"))
+    meeting = Meeting(2)
+    block, models = run(
+        [1, 2, 3], [9, 9], HarvestConfig(), devices=("cpu", "meta"), before_pass=meeting
+    )
     first, second, third = (model.threads for model in models)
     assert first == third != second
     assert all(name.startswith("device") for name in first | second)
