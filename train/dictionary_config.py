@@ -100,8 +100,8 @@ class DictionaryConfig(Section):
     sparsity_weight: float | None = Field(
         None,
         ge=0,
-        description="weight of the penalty, inputs having norm sqrt(mean width); null: what "
-        "suits that width (0.1 sqrt(width) for l1)",
+        description="weight of the penalty, inputs having norm sqrt(mean width); null: what suits "
+        "that width and the number of hookpoints (0.1 sqrt(width) for l1 of a crosscoder)",
     )
     sparsity_warmup_steps: int = Field(
         0, ge=0, description="steps over which that weight rises from 0"
@@ -115,7 +115,10 @@ class DictionaryConfig(Section):
         description="jump_relu: width of the straight-through estimate; null: 0.001 sqrt(width)",
     )
     threshold_init: float | None = Field(
-        None, gt=0, description="jump_relu: thresholds at step 0; null: 0.001 sqrt(width)"
+        None,
+        gt=0,
+        description="jump_relu: thresholds at step 0; null: such that 2 target_l0 features a row "
+        "are active",
     )
     p_start: float = Field(1.0, gt=0, description="lp: p until p_anneal_start")
     p_end: float = Field(0.2, gt=0, description="lp: p at the last step")

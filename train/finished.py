@@ -41,8 +41,11 @@ def _is_whole(config: TrainConfig, place: Path) -> bool:
         return False
     with suppress(DictionaryError, KeyError, TypeError):
         description = read_description(place)
-        widths = [hookpoint["width"] for hookpoint in description["hookpoints"]]
-        return bool(description["train"] == in_units(config, widths).model_dump(mode="json"))
+        hookpoints = description["hookpoints"]
+        widths = [hookpoint["width"] for hookpoint in hookpoints]
+        written = sum(hookpoint.get("writes", True) for hookpoint in hookpoints)
+        said = in_units(config, widths, written).model_dump(mode="json")
+        return bool(description["train"] == said)
     return False
 
 

@@ -1,4 +1,4 @@
-"""How a dictionary starts: scales, decoder directions, encoder transpose, decoder bias.
+"""How a dictionary starts: scales, decoder directions, encoder transpose, biases and sizes.
 
 Scale (arXiv 2602.11729): each model's median L2 norm becomes sqrt(mean width), so that no model
 dominates the loss or the decoder norms. The decoder bias starts at the geometric median of the
@@ -13,10 +13,15 @@ from torch import Tensor
 
 from pipeline.errors import ConfigError, StoreError
 from train.config import TrainConfig
+from train.dictionary.codes import Codes, SparseCodes
 from train.dictionary.crosscoder import Activations, Crosscoder
+from train.dictionary.selection import batch_topk
+from train.recipes.schedule import active_features
 from train.source import RowSource
 
 SMALLEST_NORM = 1e-12  # rows of zeros have a quantile of 5e-20, the edge of their histogram bin
+SIZING_ROWS = 256
+START_L0 = 2  # with 1, L0 falls to a fifth of its target before thresholds follow
 WEISZFELD_STEPS = 100
 WEISZFELD_TOLERANCE = 1e-6
 
@@ -57,8 +62,7 @@ def initialize_weights(dictionary: Crosscoder, config: TrainConfig) -> None:
                 independent = config.decoder_init == "independent" and number in dictionary.inputs
                 W_dec_VD = directions(number, "decoder") if independent else W_VD
                 dictionary.W_dec[str(number)].copy_(W_dec_VD)
-        if dictionary.activation.kind == "jump_relu":
-            assert config.threshold_init is not None
+        if dictionary.activation.kind == "jump_relu" and config.threshold_init is not None:
             dictionary.threshold.fill_(config.threshold_init)
 
 
@@ -82,6 +86,44 @@ def initialize_bias(dictionary: Crosscoder, first_batch: Activations) -> None:
     with torch.no_grad():
         for n in dictionary.outputs:
             dictionary.b_dec[str(n)].copy_(geometric_median(x[n]))
+
+
+@torch.no_grad()
+def initialize_sizes(dictionary: Crosscoder, first_batch: Activations, config: TrainConfig) -> None:
+    """Sizes the encoder and thresholds from the first rows; to be called after scale and bias.
+
+    Decoders of norm 1 leave the encoder's size open: it becomes such that reconstructions are as
+    long as what they reconstruct, less the bias (arXiv 2406.04093, appendix A.1). Thresholds of a
+    JumpReLU become such that START_L0 times target_l0 features a row are active: they move by no
+    more than the learning rate a step, from almost nothing (arXiv 2407.14435) for very long.
+    """
+    jump = dictionary.activation.kind == "jump_relu"
+    if not (jump or config.unit_norm_decoder):
+        return
+    x = [x_BD[:SIZING_ROWS] for x_BD in dictionary.scaled(first_batch)]
+    pre = dictionary.preactivations(x)
+    if jump:
+        count = round(START_L0 * (config.target_l0 or config.k) * len(x[0]))
+        ones_F = torch.ones_like(dictionary.b_enc)
+        pattern, threshold = batch_topk(pre.dense_BF, ones_F, config.k, count)
+        codes: Codes = SparseCodes(pattern, pre.at(pattern).relu())
+    else:
+        k = active_features(0, config)
+        codes = dictionary.activation.training(dictionary, pre, k).codes
+    size = _size(dictionary, x, codes) if config.unit_norm_decoder else 1.0
+    for W_VD in dictionary.W_enc.values():
+        W_VD *= size
+    if jump and config.threshold_init is None:
+        dictionary.threshold.fill_(size * threshold)
+
+
+def _size(dictionary: Crosscoder, x: list[Tensor], codes: Codes) -> float:
+    """Length of all that is reconstructed over that of its reconstruction; 1 where one is 0."""
+    wanted, found = dictionary.written(x), dictionary.decode_scaled(codes, bias=False)
+    biases = dictionary.b_dec.values()
+    length = sum(float((w - b).square().sum()) for w, b in zip(wanted, biases, strict=True))
+    reached = sum(float(f_BD.square().sum()) for f_BD in found)
+    return (length / reached) ** 0.5 if length > 0 and reached > 0 else 1.0
 
 
 def geometric_median(points: Float[Tensor, "rows width"]) -> Float[Tensor, " width"]:

@@ -13,7 +13,12 @@ from train.dictionary.activation import Activation, BatchTopK, Gated, JumpReLU, 
 from train.dictionary.crosscoder import Activations, Crosscoder, HookpointShape
 from train.dictionary.partition import Partition, dedicated, designated_group, single_group
 from train.ranks import ALONE, Ranks
-from train.recipes.initialize import initialize_bias, initialize_scale, initialize_weights
+from train.recipes.initialize import (
+    initialize_bias,
+    initialize_scale,
+    initialize_sizes,
+    initialize_weights,
+)
 from train.recipes.presets import Planned
 from train.recipes.tied import check_equal_widths, tie_rows
 from train.recipes.units import in_units
@@ -87,7 +92,8 @@ def build_trainee(
     b_dec, which a checkpoint then restores.
     """
     shapes = shapes_of(source.hookpoints, plan.config)
-    config = in_units(plan.config, [shape.width for shape in shapes])
+    written = sum(shape.writes for shape in shapes)
+    config = in_units(plan.config, [shape.width for shape in shapes], written)
     models = tuple(dict.fromkeys(shape.model for shape in shapes))
     assert config.code_normalization is not None
     dictionary = Crosscoder(
@@ -105,6 +111,7 @@ def build_trainee(
     if first_batch is not None:
         initialize_scale(dictionary, source)
         initialize_bias(dictionary, first_batch)
+        initialize_sizes(dictionary, first_batch, config)
     return Trainee(plan.name, dictionary.to(device), config, ranks)
 
 

@@ -85,6 +85,65 @@ def test_the_encoder_starts_as_the_decoder_transposed(store, config):
         assert torch.equal(encoder, decoder)
 
 
+def first_rows(dictionary: Crosscoder) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Pre-activations, and inputs less the bias, by the formula."""
+    x = [x.double() for x in dictionary.scaled(concept_rows(64, seed=5))]
+    off = [b.detach().double() for b in dictionary.b_dec.values()]
+    inner = [a - b if dictionary.center else a for a, b in zip(x, off, strict=True)]
+    weights = [W.detach().double() for W in dictionary.W_enc.values()]
+    pre = torch.stack([a @ W.T for a, W in zip(inner, weights, strict=True)]).sum(dim=0)
+    return pre, [a - b for a, b in zip(x, off, strict=True)]
+
+
+@pytest.mark.parametrize("recipe", ["standard", "gated", "topk", "batch_topk", "matryoshka"])
+def test_with_a_unit_norm_decoder_first_reconstructions_are_as_long_as_the_inputs(store, recipe):
+    config = tiny(recipes=[recipe])
+    dictionary = fresh(store, config)
+    pre, wanted = first_rows(dictionary)
+    codes = pre.relu()
+    if recipe == "topk":
+        codes = codes * (codes >= codes.topk(config.k_start, dim=1).values[:, -1:])
+    if recipe in ("batch_topk", "matryoshka"):
+        codes = codes * (codes >= codes.flatten().topk(config.k_start * 64).values[-1])
+    found = [codes @ W.detach().double() for W in dictionary.W_dec.values()]
+    assert total(found) == pytest.approx(total(wanted), rel=1e-4)
+    for encoder, decoder in zip(dictionary.W_enc.values(), dictionary.W_dec.values(), strict=True):
+        ratio = encoder.detach() / decoder.detach()
+        assert float(ratio.std()) < 1e-5 * float(ratio.mean())
+
+
+def total(parts: list[torch.Tensor]) -> float:
+    return sum(float(part.square().sum()) for part in parts)
+
+
+def test_jump_relu_starts_with_twice_the_wanted_features_active(store):
+    config = tiny(recipes=["jump_relu"], target_l0=3.0)
+    dictionary = fresh(store, config)
+    pre, wanted = first_rows(dictionary)
+    threshold = dictionary.threshold.detach()
+    assert float(threshold.std()) == 0
+    # The entry that is the threshold itself may fall on either side.
+    assert int((pre > threshold).sum()) == pytest.approx(2 * 3 * 64, abs=1)
+    codes = pre * (pre > threshold * (1 - 1e-5))
+    found = [codes @ W.detach().double() for W in dictionary.W_dec.values()]
+    assert total(found) == pytest.approx(total(wanted), rel=1e-4)
+
+
+def test_thresholds_start_where_the_user_says(store):
+    dictionary = fresh(store, tiny(recipes=["jump_relu"], threshold_init=0.25))
+    assert (dictionary.threshold == 0.25).all()
+
+
+def test_what_is_only_read_counts_in_codes_and_not_in_lengths(store):
+    keys = {"encoder_hookpoints": ["a"], "decoder_hookpoints": ["b"]}
+    dictionary = fresh(store, tiny(recipes=[{"recipe": "standard", **keys}]))
+    a, b = (x.double() for x in dictionary.scaled(concept_rows(64, seed=5)))
+    codes = (a @ dictionary.W_enc["0"].detach().double().T).relu()
+    found = codes @ dictionary.W_dec["1"].detach().double()
+    wanted = b - dictionary.b_dec["1"].detach().double()
+    assert total([found]) == pytest.approx(total([wanted]), rel=1e-4)
+
+
 def test_the_decoder_bias_starts_at_the_geometric_median_of_the_first_batch(store, config):
     dictionary = fresh(store, config)
     for x, bias in zip(

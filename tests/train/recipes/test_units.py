@@ -21,11 +21,34 @@ def config_of(case: str) -> TrainConfig:
 
 
 def test_what_the_user_gave_stays():
-    given = config_of("jump_relu").model_copy(update={"bandwidth": 0.5, "sparsity_weight": 2.0})
+    given = config_of("jump_relu").model_copy(update={"sparsity_weight": 2.0})
     found = in_units(given, [9, 7])
-    assert (found.bandwidth, found.sparsity_weight) == (0.5, 2.0)
-    assert found.threshold_init == pytest.approx(0.001 * 8**0.5)
+    assert found.sparsity_weight == 2
+    assert found.bandwidth == pytest.approx(0.001 * 8**0.5)
     assert in_units(found, [100]) == found
+
+
+def test_hookpoints_that_are_only_read_add_no_loss_and_no_weight():
+    config = config_of("standard")
+    both, one = in_units(config, [8, 8]), in_units(config, [8, 8], written=1)
+    assert both.sparsity_weight == pytest.approx(2 * one.sparsity_weight)
+    assert one.sparsity_weight == pytest.approx(0.1 * 8**0.5)
+
+
+@pytest.mark.parametrize("normalization", ["none", "crosscoder", "sae", "mixed", "per_model"])
+@pytest.mark.parametrize("case", ["standard", "p_anneal", "gated", "jump_relu", "entropy", "l2"])
+def test_a_hookpoint_read_twice_doubles_the_loss_and_changes_nothing_else(case, normalization):
+    """Un-squared, the loss is a mean over hookpoints, and stays."""
+    totals = []
+    for times in (1, 2):
+        shapes = tuple(HookpointShape(f"{n}", f"{n}", 6) for n in range(times))
+        config = config_of(case).model_copy(update={"code_normalization": normalization})
+        config = in_units(config, [6] * times)
+        trainee = Trainee("one", built(shapes, config, 1.0), config)
+        x = 3 * torch.randn(8, 6, generator=torch.Generator().manual_seed(1)).double()
+        result = trainee.loss([x] * times, trainee.scheduled(0))
+        totals.append(float(result.total.detach()))
+    assert totals[1] == pytest.approx((1 if case == "l2" else 2) * totals[0])
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -36,7 +59,7 @@ def test_inputs_and_thresholds_four_times_as_long_change_nothing_but_the_unit_of
         config = config_of(case)
         units = in_units(config, [int(longer**2)])
         shape = HookpointShape("a", "a", 6)
-        trainee = Trainee("one", built(shape, units, longer), units)
+        trainee = Trainee("one", built((shape,), units, longer), units)
         x = 1.5 * longer * torch.randn(8, 6, generator=torch.Generator().manual_seed(1))
         result = trainee.loss([x.double()], trainee.scheduled(0))
         totals.append(float(result.total.detach()))
@@ -44,19 +67,22 @@ def test_inputs_and_thresholds_four_times_as_long_change_nothing_but_the_unit_of
     assert totals[1] == pytest.approx(unit * totals[0])
 
 
-def built(shape: HookpointShape, config: TrainConfig, longer: float) -> Crosscoder:
+def built(shapes: tuple[HookpointShape, ...], config: TrainConfig, longer: float) -> Crosscoder:
+    """The same unit directions at every hookpoint, each of which adds its share to the codes."""
     dictionary = Crosscoder(
-        (shape,),
-        single_group(("a",), 12),
-        "none",
+        shapes,
+        single_group(tuple(shape.model for shape in shapes), 12),
+        config.code_normalization,
         torch.float64,
         activation=activation_of(config),
         center=config.center,
     )
-    generator = torch.Generator().manual_seed(0)
+    directions = torch.randn(12, 6, generator=torch.Generator().manual_seed(0)).double()
+    directions /= directions.norm(dim=1, keepdim=True)
     with torch.no_grad():
-        for weights in (dictionary.W_enc["0"], dictionary.W_dec["0"]):
-            weights.copy_(torch.randn(12, 6, generator=generator))
+        for n in range(len(shapes)):
+            dictionary.W_enc[str(n)].copy_(directions / len(shapes))
+            dictionary.W_dec[str(n)].copy_(directions)
         if config.activation == "jump_relu":
-            dictionary.threshold.fill_(100 * config.threshold_init)
+            dictionary.threshold.fill_(0.1 * longer)
     return dictionary
