@@ -1,71 +1,122 @@
 """Every recipe on the demo's store, on the same rows in one pass: the README's table.
 
-The demo's train section, with fewer steps; a recipe that wants equal widths gets one model's
-hookpoint. Figures are of held-out documents.
+The demo's train section, its schedules compressed to the steps asked for. Figures are of held-out
+documents; a recipe that cannot be had with the store's hookpoints says what it lacks.
 
-    make demo && .venv/bin/python -m benchmarks.recipes      # about ten minutes
+    python -m benchmarks.recipes --store runs/demo/store.zarr      # seven minutes
 """
 
 from __future__ import annotations
 
+import json
 import tempfile
+from collections import defaultdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
 
+from benchmarks.demo_run import demo_store, demo_training
 from pipeline.command import progress_bar
-from pipeline.config import load_config
 from store.reader import Store
 from store.schema import Hookpoint
 from train.config import RecipeName, TrainConfig
-from train.loop import TrainedDictionary, train
+from train.loop import train
+from train.steps import OnStep
+
+SCHEDULE = ("warmup_steps", "decay_start", "k_anneal_steps", "threshold_start", "dead_after_rows")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a recipe came to; dead is a share of the features, lacks: why it was not trained."""
+
+    recipe: str
+    fve: dict[str, float | None]
+    l0: float | None = None
+    dead: float | None = None
+    lacks: str = ""
 
 
 def main(
-    config: Annotated[Path, typer.Option(help="Configuration.")] = Path("pipeline.yaml"),
-    steps: Annotated[int, typer.Option(help="Steps of each recipe.")] = 350,
+    store: Annotated[
+        Path | None, typer.Option(help="The demo's store; without one, it is harvested first.")
+    ] = None,
+    steps: Annotated[int, typer.Option(help="Steps of each recipe.", min=4)] = 700,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not Markdown.")] = False,
 ) -> None:
-    """Prints a Markdown table."""
-    settings = load_config(config, [])
-    store = Store(settings.store_path)
-    chosen = _shortened(settings.section("train", TrainConfig), store.schema.hookpoints, steps)
+    """Prints a Markdown table of FVE, L0 and dead features by recipe."""
     with tempfile.TemporaryDirectory() as folder, progress_bar("steps") as bar:
+        opened = demo_store(store, Path(folder))
         task = bar.add_task("train", total=steps, note="")
-        trained = train(
-            store,
-            chosen,
+        rows = compare(
+            opened,
+            shortened(demo_training(), steps),
             Path(folder) / "recipes",
             lambda done, note: bar.update(task, completed=done, note=note),
         )
-    names = [hookpoint.name for hookpoint in store.schema.hookpoints]
-    print(
-        f"{steps} steps of {chosen.batch_rows:,} rows, {chosen.features:,} features, k {chosen.k}"
-    )
-    print("\n| recipe | FVE " + ", ".join(names) + " | L0 | dead |\n|---|---|---|---|")
-    for one in trained:
-        print(_row(one, names))
+    if as_json:
+        print(json.dumps([asdict(row) for row in rows], indent=2))
+    else:
+        print(markdown(rows, [hookpoint.name for hookpoint in opened.schema.hookpoints]))
 
 
-def _shortened(config: TrainConfig, hookpoints: tuple[Hookpoint, ...], steps: int) -> TrainConfig:
-    """The configuration with all recipes and its schedules compressed to `steps`."""
+def shortened(config: TrainConfig, steps: int) -> TrainConfig:
+    """The configuration with its schedules compressed to `steps`."""
     share = steps / config.steps
-    schedules: dict[str, Any] = {
-        key: round(value * share)
-        for key in ("warmup_steps", "decay_start", "k_anneal_steps", "dead_after_rows")
-        if (value := getattr(config, key)) is not None
+    lengths: dict[str, Any] = {
+        key: round(value * share) for key in SCHEDULE if (value := getattr(config, key)) is not None
     }
-    recipes: list[Any] = list(get_args(RecipeName))
-    if len({hookpoint.width for hookpoint in hookpoints}) > 1:
-        alone = {"recipe": "dsf", "name": "dsf-one-model", "hookpoints": [hookpoints[0].name]}
-        recipes[recipes.index("dsf")] = alone
-    own = {"recipes": recipes, "steps": steps, "validate_every": steps, "checkpoint_every": steps}
-    return TrainConfig.model_validate({**config.model_dump(), **schedules, **own})
+    lengths["dead_after_rows"] = max(1, lengths["dead_after_rows"])
+    lengths["threshold_beta"] = config.threshold_beta ** (1 / share)
+    lengths["p_updates"] = min(config.p_updates, steps // 2)
+    rare = {"validate_every": steps, "checkpoint_every": steps}
+    return TrainConfig.model_validate({**config.model_dump(), **lengths, **rare, "steps": steps})
 
 
-def _row(one: TrainedDictionary, names: list[str]) -> str:
-    fve = ", ".join(f"{one.validation.fve[n] or 0:.3f}" for n in names if n in one.validation.fve)
-    return f"| `{one.recipe}` | {fve} | {one.validation.l0:.1f} | {one.dead_fraction:.1%} |"
+def compare(
+    store: Store, config: TrainConfig, folder: Path, on_step: OnStep = lambda done, note: None
+) -> list[Row]:
+    """Trains every recipe in one run; in the order in which the configuration names them."""
+    alike = _of_one_width(store.schema.hookpoints)
+    recipes: list[Any] = [name for name in get_args(RecipeName) if name != "dsf"]
+    if alike:
+        recipes.append({"recipe": "dsf", "hookpoints": alike})
+    chosen = TrainConfig.model_validate({**config.model_dump(), "recipes": recipes})
+    rows = [
+        Row(one.recipe, one.validation.fve, one.validation.l0, one.dead_fraction)
+        for one in train(store, chosen, folder, on_step)
+    ]
+    if not alike:
+        rows.append(Row("dsf", {}, lacks="needs equal widths"))
+    order = get_args(RecipeName)
+    return sorted(rows, key=lambda row: order.index(row.recipe))
+
+
+def _of_one_width(hookpoints: tuple[Hookpoint, ...]) -> list[str]:
+    """The most hookpoints that are equally wide; none if no two are."""
+    by_width = defaultdict(list)
+    for hookpoint in hookpoints:
+        by_width[hookpoint.width].append(hookpoint.name)
+    most = max(by_width.values(), key=len)
+    return most if len(most) > 1 else []
+
+
+def markdown(rows: list[Row], names: list[str]) -> str:
+    """The table; `names`: of the hookpoints."""
+    lines = [
+        "| recipe | " + " | ".join(f"FVE `{name}`" for name in names) + " | L0 | dead |",
+        "|---|" + "---|" * (len(names) + 2),
+    ]
+    for row in rows:
+        cells = ["-" if (fve := row.fve.get(name)) is None else f"{fve:.3f}" for name in names]
+        cells.append("-" if row.l0 is None else f"{row.l0:.1f}")
+        cells.append("-" if row.dead is None else f"{row.dead:.1%}")
+        if row.lacks:
+            cells[0] = row.lacks
+        lines.append(f"| `{row.recipe}` | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
