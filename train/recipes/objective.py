@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from train.config import TrainConfig
-from train.dictionary.activation import JumpReLU, Selected
+from train.dictionary.activated import Selected
 from train.dictionary.codes import Codes, Pattern, SparseCodes
 from train.dictionary.crosscoder import Crosscoder
+from train.dictionary.gates import JumpReLU
 from train.dictionary.preactivations import Preactivations
 from train.global_batch import GlobalBatch
 from train.recipes.ghost import ghost_loss

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from store.schema import Hookpoint
 from train.config import RecipeName, TrainConfig
-from train.dictionary import activation as activation_module
+from train.dictionary import activated
 from train.dictionary.crosscoder import Crosscoder
 from train.recipes.objective import Scheduled
 from train.recipes.presets import planned
@@ -188,7 +188,7 @@ def test_every_recipe_is_among_the_cases():
 
 @pytest.mark.parametrize(("name", "share"), paths())
 def test_loss_and_gradient_are_those_of_the_formulas(monkeypatch, name, share):
-    monkeypatch.setattr(activation_module, "DENSE_SHARE", share)
+    monkeypatch.setattr(activated, "DENSE_SHARE", share)
     trainee = build(name)
     kill(trainee, DEAD)
     reference = reference_of(trainee, DEAD)
