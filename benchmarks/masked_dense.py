@@ -11,6 +11,7 @@ from torch import Tensor
 
 from train.config import TrainConfig
 from train.dictionary.crosscoder import Crosscoder
+from train.dictionary.precision import tf32_products
 
 
 class MaskedDense:
@@ -20,6 +21,8 @@ class MaskedDense:
         features, device = dictionary.partition.features, dictionary.b_enc.device
         self.k = config.k
         self.clip = config.gradient_clip
+        self.precision = config.precision
+        self.device_type = device.type
         self.masks: list[Tensor] = []
         self.W_enc: list[Tensor] = []
         self.W_dec: list[Tensor] = []
@@ -41,16 +44,14 @@ class MaskedDense:
 
     def step(self, x: list[Tensor]) -> Tensor:
         """One optimizer step; returns the loss."""
-        pre = self.b_enc + sum(a @ w.T for a, w in zip(x, self.W_enc, strict=True))
-        codes = pre.relu()
-        norms = sum(w.detach().norm(dim=1) for w in self.W_dec)
-        top = (codes.detach() * norms).flatten().topk(self.k * len(codes), sorted=False)
-        keep = torch.zeros_like(codes).view(-1).index_fill_(0, top.indices, 1).view_as(codes)
-        codes = codes * keep
-        decoders = zip(x, self.W_dec, self.b_dec, strict=True)
-        loss = sum((a - codes @ w - b).square().sum(dim=1).mean() for a, w, b in decoders)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        narrow = torch.autocast(
+            self.device_type, torch.bfloat16, enabled=self.precision == "bfloat16"
+        )
+        with tf32_products(self.precision == "tf32"):
+            with narrow:
+                loss = self._loss(x)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
         if any((mask == 0).any() for mask in self.masks):
             for weights in (self.W_enc, self.W_dec):
                 for weight, mask in zip(weights, self.masks, strict=True):
@@ -58,3 +59,13 @@ class MaskedDense:
         torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
         self.optimizer.step()
         return loss.detach()
+
+    def _loss(self, x: list[Tensor]) -> Tensor:
+        pre = self.b_enc + sum(a @ w.T for a, w in zip(x, self.W_enc, strict=True))
+        codes = pre.relu()
+        norms = sum(w.detach().norm(dim=1) for w in self.W_dec)
+        top = (codes.detach() * norms).flatten().topk(self.k * len(codes), sorted=False)
+        keep = torch.zeros_like(codes).view(-1).index_fill_(0, top.indices, 1).view_as(codes)
+        codes = codes * keep
+        decoders = zip(x, self.W_dec, self.b_dec, strict=True)
+        return sum((a - codes @ w - b).square().sum(dim=1).mean() for a, w, b in decoders)

@@ -2,11 +2,12 @@
 
 The limit is the encoder product, forward alone, at the matmul rate that this machine reaches on a
 product of that size, plus Adam's traffic (weights, gradients and two moments read, three of them
-written) at the bandwidth that it reaches. Both contenders do the same arithmetic on the same rows
-and end with the same loss (printed). Memory is the peak of a process that does nothing else, less
-what it held before the dictionary was built.
+written) at the bandwidth that it reaches. Both contenders do the same arithmetic, in the same
+precision, on the same rows and end with the same loss (printed). Memory is the peak of a process
+that does nothing else, less what it held before the dictionary was built.
 
-    python -m benchmarks.train            # two sizes, and one more on a GPU; ten minutes
+    python -m benchmarks.train                      # two sizes; three minutes
+    python -m benchmarks.train --device cuda        # three sizes, three precisions; four minutes
     python -m benchmarks.train --size 0 --steps 9
 """
 
@@ -17,7 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -31,12 +32,13 @@ from torch import Tensor
 from benchmarks.masked_dense import MaskedDense
 from train.config import RecipeName, TrainConfig
 from train.dictionary.crosscoder import Crosscoder, HookpointShape
-from train.recipes.initialize import initialize_weights
+from train.dictionary.precision import tf32_products
 from train.recipes.presets import Planned, planned
 from train.recipes.recipe import partition_of
 from train.trainee import Trainee
 
-WARM_UP = 3
+WARM_UP = 2  # steps of every turn
+TURNS = 3
 ADAM_BYTES = 7 * 4  # per weight: four reads, three writes
 
 
@@ -55,6 +57,7 @@ class Size:
 
 SIZES = [Size((256, 256), 4096, 512, 32), Size((512, 512), 16_384, 2048, 64)]
 GPU_SIZE = Size((2304, 2304), 131_072, 4096, 200)
+PRECISIONS = ("float32", "tf32", "bfloat16")
 RECIPES: tuple[RecipeName, ...] = ("dfc", "batch_topk_crosscoder")
 
 
@@ -62,77 +65,111 @@ def main(
     size: Annotated[int | None, typer.Option(help="Only this size (0, 1, 2).")] = None,
     steps: Annotated[int, typer.Option(help="Steps timed of each, in turns.")] = 15,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    precision: Annotated[
+        list[str] | None, typer.Option(help="float32, tf32, bfloat16 (default: all; cpu: float32).")
+    ] = None,
     memory_of: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Prints step times, their ratios and peak memory."""
     sizes = [*SIZES, GPU_SIZE] if device != "cpu" or size == 2 else SIZES
     if memory_of is not None:
-        recipe, contender = memory_of.split("/")
-        _print_memory(sizes[size or 0], recipe, contender, device)
+        recipe, contender, kind = memory_of.split("/")
+        print(json.dumps(_peak_of(sizes[size or 0], recipe, contender, kind, device)))
         return
-    columns = ("widths, F, batch, k", "recipe", "ours ms", "dense ms", "limit ms", "dense / ours")
-    table = Table(*columns, "ours / limit", "ours GB", "dense GB", "losses", box=None)
+    kinds = precision or (["float32"] if device == "cpu" else list(PRECISIONS))
+    columns = ("widths, F, batch, k", "recipe", "precision", "ours ms", "dense ms", "limit ms")
+    table = Table(
+        *columns, "dense / ours", "ours / limit", "ours GB", "dense GB", "losses", box=None
+    )
     for number, one in enumerate(sizes):
         if size not in (None, number):
             continue
         for recipe in RECIPES:
-            table.add_row(str(one), recipe, *_measure(number, one, recipe, steps, device))
-    Console(highlight=False, width=150).print(table)
+            for kind in kinds:
+                row = _measure(number, one, recipe, kind, steps, device)
+                table.add_row(str(one), recipe, kind, *row)
+    Console(highlight=False, width=160).print(table)
 
 
-def _measure(number: int, size: Size, recipe: RecipeName, steps: int, device: str) -> list[str]:
+def _measure(
+    number: int, size: Size, recipe: RecipeName, precision: str, steps: int, device: str
+) -> list[str]:
+    of = {name: (recipe, name, precision, device) for name in ("ours", "dense")}
+    if device == "cpu":
+        memory = [_peak_in_a_process(number, *one) for one in of.values()]
+    else:
+        memory = [_peak_of(size, *one) for one in of.values()]
     rows = random_rows(size, device)
-    plan = plan_of(size, recipe)
-    ours = Trainee(recipe, build(plan, size, device), plan.config)
-    dense = MaskedDense(build(plan, size, device), plan.config)
-    product = encoder_product(ours.dictionary, rows)
+    plan = plan_of(size, recipe, precision)
+    dictionary = build(plan, size, device)
+    dense = MaskedDense(dictionary, plan.config)  # with copies of the weights
+    ours = Trainee(recipe, dictionary, plan.config)
+    product = encoder_product(dictionary, rows, precision)
     losses: dict[str, Tensor] = {}
     turns: dict[str, Callable[[int], object]] = {
         "ours": lambda n: losses.update(ours=ours.step(rows, n).loss),
         "dense": lambda n: losses.update(dense=dense.step(list(rows.values()))),
         "product": lambda n: product(),
     }
-    times: dict[str, list[float]] = {name: [] for name in turns}
-    for step in range(steps + WARM_UP):
-        for name, work in turns.items():
-            times[name].append(_timed(lambda work=work, n=step: work(n), device))
-    median = {name: statistics.median(taken[WARM_UP:]) for name, taken in times.items()}
-    weights = sum(p.numel() for p in ours.dictionary.parameters())
+    median = {name: statistics.median(taken) for name, taken in _in_turns(turns, steps, device)}
+    weights = sum(p.numel() for p in dictionary.parameters())
     limit = median["product"] + ADAM_BYTES * weights / bandwidth(device)
-    memory = [_memory(number, recipe, name, device) / 1e9 for name in ("ours", "dense")]
     return [
-        f"{1000 * median['ours']:.0f}",
-        f"{1000 * median['dense']:.0f}",
-        f"{1000 * limit:.0f}",
+        f"{1000 * median['ours']:.1f}",
+        f"{1000 * median['dense']:.1f}",
+        f"{1000 * limit:.1f}",
         f"{median['dense'] / median['ours']:.1f}",
         f"{median['ours'] / limit:.2f}",
-        *(f"{value:.2f}" for value in memory),
+        *(f"{value / 1e9:.2f}" for value in memory),
         " ".join(f"{float(loss):.3f}" for loss in losses.values()),
     ]
 
 
-def plan_of(size: Size, recipe: RecipeName) -> Planned:
+def _in_turns(
+    turns: dict[str, Callable[[int], object]], steps: int, device: str
+) -> Iterable[tuple[str, list[float]]]:
+    """Seconds of each step, by contender. A turn is several steps, as those of a run follow each
+    other: the first, which finds the caches full of another's arrays, does not count."""
+    times: dict[str, list[float]] = {name: [] for name in turns}
+    for turn in range(TURNS):
+        for name, work in turns.items():
+            for step in range(steps // TURNS + WARM_UP):
+                taken = _timed(lambda work=work, n=turn * steps + step: work(n), device)
+                if step >= WARM_UP:
+                    times[name].append(taken)
+    return times.items()
+
+
+def plan_of(size: Size, recipe: RecipeName, precision: str = "float32") -> Planned:
     """The recipe at this size, without schedules."""
-    config = TrainConfig(
-        recipes=[recipe],
-        features=size.features,
-        k=size.k,
-        k_anneal_steps=0,
-        batch_rows=size.batch,
-        lr=1e-3,
-        warmup_steps=0,
-        steps=10**6,
-        threshold_start=10**6 - 1,
+    config = TrainConfig.model_validate(
+        {
+            "recipes": [recipe],
+            "features": size.features,
+            "k": size.k,
+            "k_anneal_steps": 0,
+            "batch_rows": size.batch,
+            "precision": precision,
+            "lr": 1e-3,
+            "warmup_steps": 0,
+            "steps": 10**6,
+            "threshold_start": 10**6 - 1,
+        }
     )
     return planned(config)[0]
 
 
 def build(plan: Planned, size: Size, device: str) -> Crosscoder:
-    """The dictionary with its initial weights."""
+    """The dictionary with random directions, encoder and decoder the same, drawn on the device."""
     shapes = tuple(HookpointShape(n, n, w) for n, w in zip("ab", size.widths, strict=True))
-    dictionary = Crosscoder(shapes, partition_of(plan, ("a", "b")))
-    initialize_weights(dictionary, plan.config)
-    return dictionary.to(device)
+    torch.manual_seed(0)
+    with torch.device(device), torch.no_grad():
+        dictionary = Crosscoder(shapes, partition_of(plan, ("a", "b")))
+        for key, W_VD in dictionary.W_enc.items():
+            W_VD.normal_()
+            W_VD.mul_(plan.config.decoder_init_norm / W_VD.norm(dim=1, keepdim=True))
+            dictionary.W_dec[key].copy_(W_VD)
+    return dictionary
 
 
 def random_rows(size: Size, device: str) -> dict[str, Tensor]:
@@ -144,17 +181,26 @@ def random_rows(size: Size, device: str) -> dict[str, Tensor]:
     }
 
 
-def encoder_product(dictionary: Crosscoder, rows: dict[str, Tensor]) -> Callable[[], None]:
+def encoder_product(
+    dictionary: Crosscoder, rows: dict[str, Tensor], precision: str = "float32"
+) -> Callable[[], None]:
     """The one product that must be done, into a buffer that is there: only what a model sees."""
-    out = torch.empty(len(rows["a"]), dictionary.partition.features, device=rows["a"].device)
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    shape = len(rows["a"]), dictionary.partition.features
+    out = torch.empty(shape, device=rows["a"].device, dtype=dtype)
     parts = [
-        (rows[h.name], dictionary.W_enc[str(n)].detach(), out[:, : dictionary.visible_count(n)])
+        (
+            rows[h.name].to(dtype),
+            dictionary.W_enc[str(n)].detach().to(dtype),
+            out[:, : dictionary.visible_count(n)],
+        )
         for n, h in enumerate(dictionary.hookpoints)
     ]
 
     def run() -> None:
-        for x_BD, W_VD, out_BV in parts:
-            torch.mm(x_BD, W_VD.T, out=out_BV)
+        with tf32_products(precision == "tf32"):
+            for x_BD, W_VD, out_BV in parts:
+                torch.mm(x_BD, W_VD.T, out=out_BV)
 
     return run
 
@@ -174,26 +220,30 @@ def _timed(work: Callable[[], object], device: str) -> float:
     return time.perf_counter() - begin
 
 
-def _memory(number: int, recipe: str, contender: str, device: str) -> float:
+def _peak_in_a_process(
+    number: int, recipe: str, contender: str, precision: str, device: str
+) -> int:
     command = [sys.executable, "-m", "benchmarks.train", "--size", str(number)]
-    command += ["--device", device, "--memory-of", f"{recipe}/{contender}"]
+    command += ["--device", device, "--memory-of", f"{recipe}/{contender}/{precision}"]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return float(json.loads(output.splitlines()[-1]))
+    return int(json.loads(output.splitlines()[-1]))
 
 
-def _print_memory(size: Size, recipe: RecipeName, contender: str, device: str) -> None:
-    rows, plan = random_rows(size, device), plan_of(size, recipe)
+def _peak_of(size: Size, recipe: RecipeName, contender: str, precision: str, device: str) -> int:
+    """The most bytes that training takes, besides the rows."""
+    rows, plan = random_rows(size, device), plan_of(size, recipe, precision)
     before = _memory_now(device)
-    trainee: Trainee | MaskedDense
+    dictionary = build(plan, size, device)
     if contender == "ours":
-        trainee = Trainee(recipe, build(plan, size, device), plan.config)
+        trainee = Trainee(recipe, dictionary, plan.config)
         for step in range(3):
             trainee.step(rows, step)
     else:
-        trainee = MaskedDense(build(plan, size, device), plan.config)
+        dense = MaskedDense(dictionary, plan.config)
+        del dictionary
         for _ in range(3):
-            trainee.step(list(rows.values()))
-    print(json.dumps(_peak(device) - before))
+            dense.step(list(rows.values()))
+    return _peak(device) - before
 
 
 def _memory_now(device: str) -> int:

@@ -58,10 +58,10 @@ class DictionaryConfig(Section):
     decay_start: int | None = Field(
         None, ge=0, description="step from which the rate falls linearly to 0; null: never"
     )
-    precision: Literal["float32", "bfloat16"] = Field(
+    precision: Literal["float32", "tf32", "bfloat16"] = Field(
         "float32",
-        description="what dense products are multiplied in; with bfloat16 weights, moments, codes "
-        "and losses still are float32",
+        description="what dense products are multiplied in; weights, moments, codes and losses are "
+        "float32 all the same. tf32 and bfloat16 are for GPUs, where they are several times faster",
     )
     gradient_clip: float = Field(1.0, gt=0, description="largest global gradient norm")
     loss: LossName = Field(

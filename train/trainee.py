@@ -13,10 +13,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from train.config import TrainConfig
 from train.dictionary.codes import Codes
 from train.dictionary.crosscoder import Activations, Crosscoder
+from train.dictionary.precision import tf32_products
 from train.global_batch import GlobalBatch, slice_of
 from train.ranks import ALONE, Ranks
 from train.recipes.loss import DeadFeatures, LossResult
@@ -36,7 +38,7 @@ from train.recipes.unit_norm import normalize_rows, project_gradients
 from train.recipes.units import in_units
 
 DEAD_REFRESH = 16
-PRODUCT_DTYPES = {"float32": None, "bfloat16": torch.bfloat16}
+PRODUCT_DTYPES = {"bfloat16": torch.bfloat16}
 RESAMPLE_WINDOW = 2  # a feature is resampled if it did not fire for resample_every / this steps
 
 
@@ -64,7 +66,7 @@ class Trainee:
         self.name = name
         self.dictionary = dictionary
         self.config = config = in_units(config, [h.width for h in dictionary.hookpoints])
-        dictionary.product_dtype = PRODUCT_DTYPES[config.precision]
+        dictionary.product_dtype = PRODUCT_DTYPES.get(config.precision)
         self.objective = Objective(dictionary, config)
         device = dictionary.b_enc.device
         self.optimizer = torch.optim.Adam(
@@ -81,6 +83,10 @@ class Trainee:
 
     def step(self, activations: Activations, step: int) -> StepMetrics:
         """One optimizer step on raw activations."""
+        with tf32_products(self.config.precision == "tf32"):
+            return self._step(activations, step)
+
+    def _step(self, activations: Activations, step: int) -> StepMetrics:
         if step % DEAD_REFRESH == 0:
             self.dead = self.rows_since_fired >= self.config.dead_after_rows
             self.refresh_dead_features()
@@ -99,9 +105,7 @@ class Trainee:
         self.ranks.sum_gradients(self.dictionary.parameters())
         metrics = self._metrics(x, result, self._finish_gradients(), whole)
         good = metrics.loss.isfinite() & metrics.gradient_norm.isfinite()
-        # What fused optimizers know from gradient scaling: they leave everything as it is.
-        setattr(self.optimizer, "found_inf", (~good).to(torch.float32))  # noqa: B010
-        self.optimizer.step()
+        self._optimize(metrics.gradient_norm, good)
         self._restore_constraints(good)
         self._count(result.codes, good, whole.rows)
         self._update_threshold(result, step, good)
@@ -139,15 +143,29 @@ class Trainee:
         return max(1, round(total * size / self.dictionary.partition.features))
 
     def _finish_gradients(self) -> Tensor:
-        """Ties, clips and projects gradients; their norm before clipping."""
+        """Ties and projects gradients; their norm before it, by which they are to be clipped."""
         if self._tied_rows is not None:
             tie_gradients(self._decoders, self._tied_rows)
-        norm = torch.nn.utils.clip_grad_norm_(
-            self.dictionary.parameters(), self.config.gradient_clip, foreach=True
-        )
+        norm = get_total_norm(p.grad for p in self.dictionary.parameters() if p.grad is not None)
         if self.config.unit_norm_decoder:
             project_gradients(self._decoders)
         return norm
+
+    def _optimize(self, norm: Tensor, good: Tensor) -> None:
+        """Adam's step, of gradients clipped to a largest norm; none of a bad batch.
+
+        By what fused optimizers know from gradient scaling, as float32: they leave everything as it
+        is where infinity was found, and divide gradients in the pass over them that they make
+        anyway.
+        """
+        scaling = {"found_inf": (~good).to(torch.float32)}
+        if norm.dtype == torch.float32:
+            scaling["grad_scale"] = (norm / self.config.gradient_clip).clamp(min=1)
+        else:
+            clip_grads_with_norm_(self.dictionary.parameters(), self.config.gradient_clip, norm)
+        for name, value in scaling.items():
+            setattr(self.optimizer, name, value)
+        self.optimizer.step()
 
     def _restore_constraints(self, good: Tensor | None = None) -> None:
         if self.config.unit_norm_decoder:

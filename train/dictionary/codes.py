@@ -20,8 +20,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from train.dictionary.ordering import stable_order
 from train.dictionary.precision import dense_product
-from train.dictionary.sparse_products import gather_sum, products_at
+from train.dictionary.sparse_products import (
+    decode_gradients,
+    gather_sum,
+    products_at,
+    runs_kernels,
+)
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ class Pattern:
     @cached_property
     def by_feature(self) -> Int[Tensor, " entries"]:
         """Permutation that sorts the entries by feature, then by row."""
-        return self.columns.argsort(stable=True)
+        return stable_order(self.columns, self.features)
 
     @cached_property
     def feature_starts(self) -> Int[Tensor, " features_plus_1"]:
@@ -80,6 +86,25 @@ class Pattern:
             for run in runs
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def decode_gradients(
+        self,
+        values: Float[Tensor, " entries"],
+        grad: Float[Tensor, "batch width"],
+        W_dec_VD: Float[Tensor, "visible width"],
+        runs: Sequence[slice],
+    ) -> tuple[Float[Tensor, " entries"], Float[Tensor, "visible width"]]:
+        """Gradients of C @ W_dec to `values` and W_dec, where the product's is `grad`."""
+        grad_values, parts, first = torch.zeros_like(values), [], 0
+        for run in runs:
+            starts = self.feature_starts[run.start : run.stop + 1]
+            weights = W_dec_VD[first : first + len(starts) - 1]
+            first += len(weights)
+            found = decode_gradients(
+                starts, self.rows_by_feature, self.by_feature, values, grad, weights, grad_values
+            )
+            parts.append(found)
+        return grad_values, parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 @dataclass(frozen=True)
@@ -201,6 +226,11 @@ class _Decode(torch.autograd.Function):
     def backward(ctx: Any, grad_BD: Tensor) -> tuple[Tensor | None, ...]:
         values_N, W_dec_VD, local_N = ctx.saved_tensors
         pattern: Pattern = ctx.pattern
+        if runs_kernels(grad_BD):
+            grad_N, grad_W_VD = pattern.decode_gradients(
+                values_N, grad_BD, W_dec_VD, ctx.visibility.runs
+            )
+            return grad_N, None, grad_W_VD, None
         grad_N = products_at(pattern.row_starts, local_N, grad_BD, W_dec_VD)
         grad_W_VD = pattern.transposed_product(values_N, grad_BD, ctx.visibility.runs)
         return grad_N, None, grad_W_VD, None

@@ -21,7 +21,7 @@ from train.dictionary.codes import Codes, SparseCodes, Visibility
 from train.dictionary.normalization import code_normalization
 from train.dictionary.partition import DESIGNATED, Partition
 from train.dictionary.preactivations import Preactivations
-from train.dictionary.precision import dense_product
+from train.dictionary.precision import add_product
 from train.dictionary_config import NormalizationName
 
 Activations = dict[str, Float[Tensor, "batch _width"]]
@@ -165,11 +165,14 @@ class Crosscoder(nn.Module):
         """
         bias_F = self.encoder_bias()
         shape = (len(x[self.inputs[0]]), self.partition.features)
-        if self._pre_BF is None or self._pre_BF.shape != shape or bias_F.device.type != "cpu":
-            self._pre_BF = bias_F.detach().new_empty(shape)
+        pre_BF = self._pre_BF
+        if pre_BF is None or pre_BF.shape != shape:
+            pre_BF = bias_F.detach().new_empty(shape)
+        if pre_BF.device.type == "cpu":
+            self._pre_BF = pre_BF
         inputs = {n: x[n] for n in self.inputs}
         return Preactivations(
-            self._dense_preactivations(inputs, bias_F.detach(), self._pre_BF, self.product_dtype),
+            self._dense_preactivations(inputs, bias_F.detach(), pre_BF, self.product_dtype),
             bias_F,
             [(x[n], self.W_enc[str(n)], self.visibility(n)) for n in self.inputs],
             self.product_dtype,
@@ -191,10 +194,7 @@ class Crosscoder(nn.Module):
             for run in self._runs[n]:
                 stop = start + run.stop - run.start
                 W_DV = self.W_enc[str(n)][start:stop].T
-                if product_dtype is None:
-                    pre_BF[:, run].addmm_(x[n], W_DV)
-                else:
-                    pre_BF[:, run] += dense_product(x[n], W_DV, product_dtype)
+                add_product(pre_BF[:, run], x[n], W_DV, product_dtype)
                 start = stop
         return pre_BF
 

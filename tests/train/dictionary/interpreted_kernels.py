@@ -78,3 +78,31 @@ def test_a_width_beyond_the_largest_block_is_walked_in_several():
     )
     found = triton_kernels.products_at(starts, places, left, right)
     torch.testing.assert_close(found, (left @ right.T)[[0, 0, 2], places])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@given(case=matrices())
+@settings(max_examples=25, deadline=None)
+def test_both_gradients_of_a_decoder_are_those_of_the_dense_product(dtype, case):
+    starts, places, values, grad, weights, dense = built(case, dtype)
+    entries = len(places)
+    rows = torch.arange(len(grad)).repeat_interleave(starts.diff())
+    order = torch.where(places >= 0, places, len(weights)).argsort(stable=True)
+    sizes = torch.bincount(places[places >= 0], minlength=len(weights))
+    by_feature = torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)])
+    grad_values = torch.zeros(entries, dtype=dtype)
+    found = triton_kernels.decode_gradients(
+        by_feature, rows[order], order, values, grad, weights, grad_values
+    )
+    torch.testing.assert_close(found, dense.T @ grad)
+    wanted = (grad @ weights.T)[rows, places.clamp(min=0)] * (places >= 0)
+    torch.testing.assert_close(grad_values, wanted)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 70])
+def test_maxima_of_blocks_are_those_of_the_written_out_scores(rows):
+    generator = torch.Generator().manual_seed(0)
+    pre = torch.randn(rows, 96, generator=generator)
+    scale = torch.rand(96, generator=generator)
+    found = triton_kernels.block_maxima(pre, scale, 32)
+    assert torch.equal(found, (pre * scale).relu().view(-1, 32).amax(dim=1))

@@ -116,6 +116,27 @@ def test_gradients_are_clipped_by_their_global_norm_as_in_the_dense_form(clip):
         assert_close(mine, theirs.detach())
 
 
+@pytest.mark.parametrize("clip", [1e-2, 1e6])
+def test_float32_gradients_are_clipped_as_those_of_float64(clip):
+    config = make_config(gradient_clip=clip)
+    exact, single = make_trainee("dfc", config), make_trainee("dfc", config)
+    single = Trainee("dfc", single.dictionary.to(torch.float32), config)
+    for number in range(3):
+        batch = random_batch(exact, number)
+        norms = [float(one.step(batch, number).gradient_norm) for one in (exact, single)]
+        assert norms[1] == pytest.approx(norms[0], rel=1e-4)
+    for found, wanted in zip(
+        single.dictionary.parameters(), exact.dictionary.parameters(), strict=True
+    ):
+        torch.testing.assert_close(found.double(), wanted, rtol=1e-4, atol=1e-5)
+        moments = [
+            one.optimizer.state[p]["exp_avg"] for one, p in ((single, found), (exact, wanted))
+        ]
+        torch.testing.assert_close(
+            moments[0].double(), moments[1], rtol=1e-3, atol=float(moments[1].abs().max()) / 1e3
+        )
+
+
 @pytest.mark.parametrize("partition", PARTITIONS)
 def test_inference_codes_are_the_scores_above_the_threshold(partition):
     trainee, reference = pair(partition, "crosscoder", "squared", "alive")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from train.dictionary.codes import SparseCodes
 from train.dictionary.selection import (
     BLOCK_ENTRIES,
-    SAMPLE_STRIDE,
+    SAMPLE_STRIDES,
     above_threshold,
     batch_topk,
     largest_positive,
@@ -107,11 +107,13 @@ def test_largest_scores_are_those_of_the_written_out_scores(seed, dtype, shape, 
 
 
 @pytest.mark.parametrize("misleading", [1e6, 1e-6])
-def test_largest_positive_scores_are_exact_where_the_sample_misleads(misleading):
-    scores = torch.from_numpy(np.random.default_rng(0).random(20_000).astype(np.float32))
-    scores[::SAMPLE_STRIDE] *= misleading
-    positions, _, smallest = largest_positive(scores.view(200, 100), torch.ones(100), 1000)
-    wanted = scores.topk(1000)
+@pytest.mark.parametrize(("rows", "count"), [(200, 1000), (3000, 110_000)])
+def test_largest_positive_scores_are_exact_where_the_sample_misleads(misleading, rows, count):
+    scores = torch.from_numpy(np.random.default_rng(0).random(100 * rows).astype(np.float32))
+    for stride in SAMPLE_STRIDES:
+        scores[::stride] *= misleading
+    positions, _, smallest = largest_positive(scores.view(rows, 100), torch.ones(100), count)
+    wanted = scores.topk(count)
     assert positions.tolist() == wanted.indices.sort().values.tolist()
     assert smallest == wanted.values.min()
 
