@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from store.reader import Store
-from train.dictionary import sparse_products
 from train.dictionary.block_topk import largest_of_blocks
 from train.dictionary.codes import Pattern
+from train.dictionary.sparse_products import gather_sum
 from train.loop import train
 from train.recipes.presets import planned
 from train.recipes.recipe import build_trainee
@@ -132,12 +132,10 @@ def test_sparse_products_are_the_dense_ones(rows, features, width, k):
         torch.testing.assert_close(found.double(), wanted, rtol=1e-4, atol=1e-3)
 
     dense, wide, steep = dense.double(), weights.double(), grad.double()
-    decoded = sparse_products.gather_sum(pattern.row_starts, pattern.columns, values, weights)
+    decoded = gather_sum(pattern.row_starts, pattern.columns, values, weights)
     same(decoded, dense @ wide)
     grad_values, grad_weights = pattern.decode_gradients(
         values, grad, weights, [slice(0, features)]
     )
     same(grad_weights, dense.T @ steep)
     same(grad_values, (steep @ wide.T).view(-1)[pattern.flat])
-    at = sparse_products.products_at(pattern.row_starts, pattern.columns, grad, weights)
-    same(at, (steep @ wide.T).view(-1)[pattern.flat])

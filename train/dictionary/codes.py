@@ -95,16 +95,20 @@ class Pattern:
         runs: Sequence[slice],
     ) -> tuple[Float[Tensor, " entries"], Float[Tensor, "visible width"]]:
         """Gradients of C @ W_dec to `values` and W_dec, where the product's is `grad`."""
-        grad_values, parts, first = torch.zeros_like(values), [], 0
+        found, first = [], 0
         for run in runs:
             starts = self.feature_starts[run.start : run.stop + 1]
             weights = W_dec_VD[first : first + len(starts) - 1]
             first += len(weights)
-            found = decode_gradients(
-                starts, self.rows_by_feature, self.by_feature, values, grad, weights, grad_values
+            found.append(
+                decode_gradients(
+                    starts, self.rows_by_feature, self.by_feature, values, grad, weights
+                )
             )
-            parts.append(found)
-        return grad_values, parts[0] if len(parts) == 1 else torch.cat(parts)
+        if len(found) == 1:
+            return found[0]
+        grad_values, grad_weights = zip(*found, strict=True)
+        return torch.stack(grad_values).sum(dim=0), torch.cat(grad_weights)
 
 
 @dataclass(frozen=True)

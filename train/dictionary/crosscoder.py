@@ -166,10 +166,9 @@ class Crosscoder(nn.Module):
         bias_F = self.encoder_bias()
         shape = (len(x[self.inputs[0]]), self.partition.features)
         pre_BF = self._pre_BF
-        if pre_BF is None or pre_BF.shape != shape:
+        if pre_BF is None or pre_BF.shape != shape or pre_BF.device != bias_F.device:
             pre_BF = bias_F.detach().new_empty(shape)
-        if pre_BF.device.type == "cpu":
-            self._pre_BF = pre_BF
+        self._pre_BF = pre_BF if pre_BF.device.type == "cpu" else None
         inputs = {n: x[n] for n in self.inputs}
         return Preactivations(
             self._dense_preactivations(inputs, bias_F.detach(), pre_BF, self.product_dtype),

@@ -53,10 +53,6 @@ def products_at(
     right: Float[Tensor, "places width"],
 ) -> Float[Tensor, " entries"]:
     """For every entry: its row of `left` times row `place` of `right`."""
-    if runs_kernels(left):
-        from train.dictionary import triton_kernels
-
-        return triton_kernels.products_at(starts, places, left, right)
     seen, places = places >= 0, places.clamp(min=0)
     shape = (len(left), len(right))
     if len(places) > shape[0] * shape[1]:  # sampled_addmm refuses more entries than places
@@ -74,18 +70,17 @@ def decode_gradients(
     values: Float[Tensor, " entries"],
     grad: Float[Tensor, "batch width"],
     weights: Float[Tensor, "rows width"],
-    grad_values: Float[Tensor, " entries"],
-) -> Float[Tensor, "rows width"]:
-    """Both gradients of a decoder in one pass over the rows of `grad`; on CUDA with Triton.
+) -> tuple[Float[Tensor, " entries"], Float[Tensor, "rows width"]]:
+    """Both gradients of a decoder in one pass over the rows of `grad`; by a Triton kernel only.
 
     Row f of `weights` is that of a feature whose entries lie, by feature, from starts[f] to
     starts[f + 1]: entry e is on row rows[e] of the batch, and in the order of rows it is order[e],
-    where its value and its gradient are. The gradient of the values is written to `grad_values`,
-    that of the weights returned: row f is the sum over entries of value * grad[row].
+    where its value is and its gradient will be, grad[row] times weights[f]; entries of no such
+    feature get 0. The gradient of weights[f] is the sum over entries of value * grad[row].
     """
     from train.dictionary import triton_kernels
 
-    return triton_kernels.decode_gradients(starts, rows, order, values, grad, weights, grad_values)
+    return triton_kernels.decode_gradients(starts, rows, order, values, grad, weights)
 
 
 def runs_kernels(tensor: Tensor) -> bool:

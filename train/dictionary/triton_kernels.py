@@ -1,7 +1,8 @@
 """The sparse products of train.dictionary.sparse_products as Triton kernels, for CUDA.
 
-One program per row walks its entries in order, a few at a time: no atomics, so a sum is the same on
-every run. Sums are in float32, of float64 values in float64. Imported only where Triton is.
+A program has some columns of a row of the result and walks the row's entries in order, a few at a
+time: no atomics, so a sum is the same on every run. Sums are in float32, of float64 values in
+float64. Imported only where Triton is.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
-LARGEST_BLOCK = 1024  # columns of a program of _gather_sum
-TILE = 16384  # values that a program of the others holds at a time, at least one row of them
-WARP = 1024  # values of a tile for each warp
+# Many small programs keep more of an H100's memory busy than few large ones: these sizes were the
+# fastest of those tried at a width of 2,304.
+LARGEST_BLOCK = 256  # columns
+ENTRIES = 4  # at a time
+TILE = 4096  # scores of which a program finds the blocks' maxima
 
 
 @triton.jit
@@ -48,35 +51,6 @@ def _gather_sum(
 
 
 @triton.jit
-def _products_at(
-    starts,
-    places,
-    left,
-    right,
-    out,
-    width,
-    BLOCK: tl.constexpr,
-    ENTRIES: tl.constexpr,
-    SUM: tl.constexpr,
-):
-    row = tl.program_id(0).to(tl.int64)
-    here = tl.arange(0, BLOCK)
-    inside = here < width
-    mine = tl.load(left + row * width + here, mask=inside, other=0.0).to(SUM)
-    stop = tl.load(starts + row + 1)
-    for first in range(tl.load(starts + row), stop, ENTRIES):
-        entry = first + tl.arange(0, ENTRIES)
-        place = tl.load(places + entry, mask=entry < stop, other=-1)
-        tile = tl.load(
-            right + place[:, None] * width + here[None, :],
-            mask=(place >= 0)[:, None] & inside[None, :],
-            other=0.0,
-        )
-        products = tl.sum(mine[None, :] * tile.to(SUM), axis=1)
-        tl.store(out + entry, products, mask=entry < stop)
-
-
-@triton.jit
 def _decode_gradients(
     starts,
     rows,
@@ -87,12 +61,14 @@ def _decode_gradients(
     grad_values,
     grad_weights,
     width,
+    entries,
     BLOCK: tl.constexpr,
     ENTRIES: tl.constexpr,
     SUM: tl.constexpr,
 ):
     feature = tl.program_id(0).to(tl.int64)
-    here = tl.arange(0, BLOCK)
+    part = tl.program_id(1).to(tl.int64)
+    here = part * BLOCK + tl.arange(0, BLOCK)
     inside = here < width
     direction = tl.load(weights + feature * width + here, mask=inside, other=0.0).to(SUM)
     total = tl.zeros((BLOCK,), SUM)
@@ -109,7 +85,8 @@ def _decode_gradients(
             other=0.0,
         ).to(SUM)
         total += tl.sum(value[:, None] * tile, axis=0)
-        tl.store(grad_values + where, tl.sum(tile * direction[None, :], axis=1), mask=there)
+        products = tl.sum(tile * direction[None, :], axis=1)
+        tl.store(grad_values + part * entries + where, products, mask=there)
     tl.store(grad_weights + feature * width + here, total, mask=inside)
 
 
@@ -133,7 +110,7 @@ def gather_sum(
     rows, width = len(starts) - 1, dense.shape[1]
     out = dense.new_empty(rows, width)
     if rows:
-        block = min(LARGEST_BLOCK, triton.next_power_of_2(width))
+        block = _block(width)
         _gather_sum[(rows, triton.cdiv(width, block))](
             starts,
             places,
@@ -142,31 +119,9 @@ def gather_sum(
             out,
             width,
             BLOCK=block,
-            ENTRIES=4,
+            ENTRIES=ENTRIES,
             SUM=_sum_type(dense),
-        )
-    return out
-
-
-def products_at(
-    starts: Int[Tensor, " rows_plus_1"],
-    places: Int[Tensor, " entries"],
-    left: Float[Tensor, "rows width"],
-    right: Float[Tensor, "places width"],
-) -> Float[Tensor, " entries"]:
-    """As train.dictionary.sparse_products.products_at."""
-    rows, width = left.shape
-    out = left.new_empty(len(places))
-    if rows:
-        _products_at[(rows,)](
-            starts,
-            places,
-            left.contiguous(),
-            right.contiguous(),
-            out,
-            width,
-            SUM=_sum_type(left),
-            **_tile(width),
+            num_warps=1,
         )
     return out
 
@@ -178,13 +133,14 @@ def decode_gradients(
     values: Float[Tensor, " entries"],
     grad: Float[Tensor, "batch width"],
     weights: Float[Tensor, "rows width"],
-    grad_values: Float[Tensor, " entries"],
-) -> Float[Tensor, "rows width"]:
+) -> tuple[Float[Tensor, " entries"], Float[Tensor, "rows width"]]:
     """As train.dictionary.sparse_products.decode_gradients, in one pass over `grad`'s rows."""
     features, width = weights.shape
-    out = torch.empty_like(weights)
+    block = _block(width)
+    parts = triton.cdiv(width, block)
+    grad_values, grad_weights = values.new_zeros(parts, len(values)), torch.empty_like(weights)
     if features:
-        _decode_gradients[(features,)](
+        _decode_gradients[(features, parts)](
             starts,
             rows,
             order,
@@ -192,12 +148,15 @@ def decode_gradients(
             grad.contiguous(),
             weights.contiguous(),
             grad_values,
-            out,
+            grad_weights,
             width,
+            len(values),
+            BLOCK=block,
+            ENTRIES=ENTRIES,
             SUM=_sum_type(weights),
-            **_tile(width),
+            num_warps=1,
         )
-    return out
+    return grad_values.sum(dim=0), grad_weights
 
 
 def block_maxima(
@@ -206,22 +165,15 @@ def block_maxima(
     """The largest of relu(pre) * scale of every `size` neighbours; a power of 2 in features."""
     blocks = pre.numel() // size
     out = pre.new_empty(blocks)
-    count = TILE // 4 // size
+    count = TILE // size
     _block_maxima[(triton.cdiv(blocks, count),)](
         pre.contiguous(), scale, out, blocks, len(scale), SIZE=size, COUNT=count
     )
     return out
 
 
-def _tile(width: int) -> dict[str, int]:
-    """Values of a row, rows at a time, and warps that hold them."""
-    block = triton.next_power_of_2(width)
-    entries = max(1, min(16, TILE // block))
-    return {
-        "BLOCK": block,
-        "ENTRIES": entries,
-        "num_warps": min(16, max(1, block * entries // WARP)),
-    }
+def _block(width: int) -> int:
+    return min(LARGEST_BLOCK, triton.next_power_of_2(width))
 
 
 def _sum_type(like: Tensor) -> tl.dtype:

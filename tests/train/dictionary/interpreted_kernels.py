@@ -58,26 +58,21 @@ def test_the_sum_over_entries_is_the_dense_product(module, dtype, case):
         torch.testing.assert_close(part, (dense @ right)[first:])
 
 
-@pytest.mark.parametrize("module", IMPLEMENTATIONS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @given(case=matrices())
 @settings(max_examples=25, deadline=None)
-def test_products_at_entries_are_those_of_the_dense_product(module, dtype, case):
+def test_products_at_entries_are_those_of_the_dense_product(dtype, case):
     starts, places, _, left, right, _ = built(case, dtype)
     rows = torch.arange(len(left)).repeat_interleave(starts.diff())
     wanted = (left @ right.T)[rows, places.clamp(min=0)] * (places >= 0)
-    torch.testing.assert_close(module.products_at(starts, places, left, right), wanted)
+    torch.testing.assert_close(sparse_products.products_at(starts, places, left, right), wanted)
 
 
-def test_a_width_beyond_the_largest_block_is_walked_in_several():
-    width = 2 * triton_kernels.LARGEST_BLOCK + 5
-    case = {"entries": [[0, 2], [], [1]], "places": 3, "width": width, "seed": 0}
-    starts, places, values, left, right, dense = built(case, torch.float64)
-    torch.testing.assert_close(
-        triton_kernels.gather_sum(starts, places, values, right), dense @ right
-    )
-    found = triton_kernels.products_at(starts, places, left, right)
-    torch.testing.assert_close(found, (left @ right.T)[[0, 0, 2], places])
+def by_feature(places: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where the entries of each place begin, and the order that puts those of none last."""
+    order = torch.where(places >= 0, places, count).argsort(stable=True)
+    sizes = torch.bincount(places[places >= 0], minlength=count)
+    return torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)]), order
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -85,18 +80,31 @@ def test_a_width_beyond_the_largest_block_is_walked_in_several():
 @settings(max_examples=25, deadline=None)
 def test_both_gradients_of_a_decoder_are_those_of_the_dense_product(dtype, case):
     starts, places, values, grad, weights, dense = built(case, dtype)
-    entries = len(places)
     rows = torch.arange(len(grad)).repeat_interleave(starts.diff())
-    order = torch.where(places >= 0, places, len(weights)).argsort(stable=True)
-    sizes = torch.bincount(places[places >= 0], minlength=len(weights))
-    by_feature = torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)])
-    grad_values = torch.zeros(entries, dtype=dtype)
-    found = triton_kernels.decode_gradients(
-        by_feature, rows[order], order, values, grad, weights, grad_values
+    feature_starts, order = by_feature(places, len(weights))
+    of_values, of_weights = triton_kernels.decode_gradients(
+        feature_starts, rows[order], order, values, grad, weights
     )
-    torch.testing.assert_close(found, dense.T @ grad)
+    torch.testing.assert_close(of_weights, dense.T @ grad)
     wanted = (grad @ weights.T)[rows, places.clamp(min=0)] * (places >= 0)
-    torch.testing.assert_close(grad_values, wanted)
+    torch.testing.assert_close(of_values, wanted)
+
+
+def test_a_width_beyond_the_largest_block_is_walked_in_several():
+    width = 2 * triton_kernels.LARGEST_BLOCK + 5
+    row = [0, 2, 3, 4, 5, 6]  # more than are walked at a time
+    case = {"entries": [row, [], [1]], "places": 7, "width": width, "seed": 0}
+    starts, places, values, left, right, dense = built(case, torch.float64)
+    torch.testing.assert_close(
+        triton_kernels.gather_sum(starts, places, values, right), dense @ right
+    )
+    rows = torch.arange(3).repeat_interleave(starts.diff())
+    feature_starts, order = by_feature(places, len(right))
+    of_values, of_weights = triton_kernels.decode_gradients(
+        feature_starts, rows[order], order, values, left, right
+    )
+    torch.testing.assert_close(of_weights, dense.T @ left)
+    torch.testing.assert_close(of_values, (left @ right.T)[rows, places])
 
 
 @pytest.mark.parametrize("rows", [1, 5, 70])

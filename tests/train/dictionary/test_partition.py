@@ -69,6 +69,15 @@ def test_a_dfc_orders_its_groups_as_first_model_shared_others():
     )
 
 
+@given(st.integers(256, 2**18), st.floats(0, 0.5), st.floats(0, 0.5))
+def test_large_groups_of_a_dfc_are_aligned_and_close_to_their_shares(features, share_a, share_b):
+    partition = dedicated(("a", "b"), features, {"a": share_a, "b": share_b})
+    for model, share in {"a": share_a, "b": share_b}.items():
+        size = partition.exclusive_group(model).size
+        assert -8 < size - features * share <= 0.5
+        assert size < 256 or size % 8 == 0
+
+
 def test_the_exclusive_group_of_a_model_is_the_one_that_no_other_sees():
     partition = dedicated(("a", "b"), 100, {})
     assert partition.exclusive_group("b") == FeatureGroup("b", ("b",), 5)
