@@ -20,6 +20,7 @@ from train.dictionary.codes import Codes
 from train.dictionary.crosscoder import Activations, Crosscoder
 from train.dictionary.precision import tf32_products
 from train.global_batch import GlobalBatch, slice_of
+from train.graphed import LARGEST, Graphed
 from train.ranks import ALONE, Ranks
 from train.recipes.loss import DeadFeatures, LossResult
 from train.recipes.objective import Objective, Scheduled
@@ -31,7 +32,7 @@ from train.recipes.schedule import (
     is_resample,
     learning_rate,
     sparsity_warmup,
-    threshold_start,
+    threshold_beta,
 )
 from train.recipes.tied import tie_gradients, tie_rows
 from train.recipes.unit_norm import normalize_rows, project_gradients
@@ -69,17 +70,19 @@ class Trainee:
         dictionary.product_dtype = PRODUCT_DTYPES.get(config.precision)
         self.objective = Objective(dictionary, config)
         device = dictionary.b_enc.device
-        self.optimizer = torch.optim.Adam(
-            dictionary.parameters(), lr=learning_rate(0, config), fused=True
-        )
+        self.optimizer = _adam(dictionary, learning_rate(0, config))
         features = dictionary.partition.features
         self.rows_since_fired = torch.zeros(features, dtype=torch.int64, device=device)
         self.dead = torch.zeros(features, dtype=torch.bool, device=device)
         self.bad_batches = torch.zeros((), dtype=torch.int64, device=device)
         self.annealed = _annealed(config, dictionary.b_enc)
         self._dead_features: DeadFeatures | None = None
+        self._dead_changes = 0  # how often these have become others
         self._decoders = list(dictionary.W_dec.values())
         self._tied_rows = dictionary.tied_rows()
+        self._graphed = Graphed(self._short_work) if self._steps_are_short() else None
+        self._now = Scheduled(config.k)
+        self._beta: float | None = None
 
     def step(self, activations: Activations, step: int) -> StepMetrics:
         """One optimizer step on raw activations."""
@@ -96,10 +99,19 @@ class Trainee:
         whole = slice_of(self.ranks, len(x[0]), equal=self.config.outlier_norm is None)
         if is_resample(step, self.config):
             self._resample(x, step, whole)
-        now = self.scheduled(step)
-        result = self.loss(x, now, whole)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(step, self.config)
+        self._set_learning_rate(step)
+        self._now, self._beta = self.scheduled(step), threshold_beta(step, self.config)
+        if self._graphed is not None:
+            alike = (self._now, self._beta, self._dead_changes)
+            return self._unpacked(self._graphed(x, alike))
+        result, metrics = self._work(x, whole)
+        if self.annealed is not None:
+            self._record_sparsity(result, metrics, step, whole)
+        return metrics
+
+    def _work(self, x: list[Tensor], whole: GlobalBatch) -> tuple[LossResult, StepMetrics]:
+        """What the device does for a step; it is not waited for."""
+        result = self.loss(x, self._now, whole)
         self.optimizer.zero_grad(set_to_none=True)
         whole.weighted(result.total).backward()
         self.ranks.sum_gradients(self.dictionary.parameters())
@@ -108,10 +120,39 @@ class Trainee:
         self._optimize(metrics.gradient_norm, good)
         self._restore_constraints(good)
         self._count(result.codes, good, whole.rows)
-        self._update_threshold(result, step, good)
-        if self.annealed is not None:
-            self._record_sparsity(result, metrics, step, whole)
-        return metrics
+        self._update_threshold(result, good)
+        return result, metrics
+
+    def _steps_are_short(self) -> bool:
+        """Whether launching a step's kernels may take longer than they do, on a device alone."""
+        config, parameters = self.config, list(self.dictionary.parameters())
+        return (
+            parameters[0].is_cuda
+            and sum(p.numel() for p in parameters) <= LARGEST
+            and self.ranks.size == 1
+            and config.outlier_norm is None  # a batch's number of rows would change
+            and self.annealed is None  # what it records is another place each step
+        )
+
+    def _short_work(self, x: list[Tensor]) -> list[Tensor]:
+        """The same on one process, its metrics as one tensor."""
+        _, metrics = self._work(x, slice_of(self.ranks, len(x[0])))
+        self._terms = list(metrics.terms)
+        scalars = [metrics.loss, metrics.l0, metrics.gradient_norm, *metrics.terms.values()]
+        return [torch.cat([torch.stack(scalars), metrics.fve])]
+
+    def _unpacked(self, packed: list[Tensor]) -> StepMetrics:
+        loss, l0, norm, *others = packed[0].unbind()
+        terms = dict(zip(self._terms, others, strict=False))
+        return StepMetrics(loss, terms, packed[0][3 + len(terms) :], l0, norm)
+
+    def _set_learning_rate(self, step: int) -> None:
+        rate = learning_rate(step, self.config)
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
 
     def scheduled(self, step: int) -> Scheduled:
         """What the schedules say of this step; to be asked once per step."""
@@ -134,7 +175,10 @@ class Trainee:
             members = self.dead[here].nonzero().squeeze(1) + here.start
             if len(members):
                 groups.append((members, self._auxk_count(group.size)))
-        self._dead_features = DeadFeatures(groups) if groups else None
+        found = DeadFeatures(groups) if groups else None
+        if not _same(found, self._dead_features):
+            self._dead_features = found
+            self._dead_changes += 1
 
     def _auxk_count(self, size: int) -> int:
         """The group's share of AuxK's features, at least one."""
@@ -202,17 +246,15 @@ class Trainee:
         fired_F = self.ranks.any(codes.fired() > 0)
         seen = codes.batch if rows is None else rows
         counted = (self.rows_since_fired + seen).masked_fill_(fired_F, 0)
-        self.rows_since_fired = torch.where(good, counted, self.rows_since_fired)
+        self.rows_since_fired.copy_(torch.where(good, counted, self.rows_since_fired))
         self.bad_batches += ~good
 
     @torch.no_grad()
-    def _update_threshold(self, result: LossResult, step: int, good: Tensor) -> None:
-        first = threshold_start(self.config)
-        if result.smallest_score is None or step < first:
+    def _update_threshold(self, result: LossResult, good: Tensor) -> None:
+        if result.smallest_score is None or self._beta is None:
             return
         threshold = self.dictionary.threshold
-        beta = 0.0 if step == first else self.config.threshold_beta
-        updated = beta * threshold + (1 - beta) * result.smallest_score
+        updated = self._beta * threshold + (1 - self._beta) * result.smallest_score
         threshold.copy_(torch.where(good, updated, threshold))
 
     @torch.no_grad()
@@ -240,6 +282,22 @@ class Trainee:
         variations = whole.variations(self.dictionary.written(x))
         fve = [1 - error / variation for error, variation in zip(errors, variations, strict=True)]
         return StepMetrics(loss, terms, torch.stack(fve), active, norm)
+
+
+def _adam(dictionary: Crosscoder, rate: float) -> torch.optim.Adam:
+    """On CUDA the rate is a tensor, which a recorded step reads anew."""
+    device = dictionary.b_enc.device
+    if device.type != "cuda":
+        return torch.optim.Adam(dictionary.parameters(), lr=rate, fused=True)
+    lr = torch.tensor(rate, dtype=torch.float32, device=device)
+    return torch.optim.Adam(dictionary.parameters(), lr=lr, fused=True, capturable=True)
+
+
+def _same(one: DeadFeatures | None, other: DeadFeatures | None) -> bool:
+    if one is None or other is None or len(one.groups) != len(other.groups):
+        return one is other
+    pairs = zip(one.groups, other.groups, strict=True)
+    return all(a[1] == b[1] and torch.equal(a[0], b[0]) for a, b in pairs)
 
 
 def _annealed(config: TrainConfig, like: Tensor) -> PAnneal | None:

@@ -3,10 +3,13 @@
 `python -m pytest tests/train/test_cuda.py` on a machine that has one.
 """
 
+import warnings
+
 import pytest
 import torch
 
 from store.reader import Store
+from train import graphed
 from train.dictionary.block_topk import largest_of_blocks
 from train.dictionary.codes import Pattern
 from train.dictionary.sparse_products import gather_sum
@@ -23,11 +26,12 @@ ALL = [
     *("dfc", "batch_topk_crosscoder", "crosscoder", "standard", "gated", "topk", "batch_topk"),
     *("jump_relu", "p_anneal", "gated_anneal", "matryoshka"),
 ]
-STEPS = 12
+STEPS = 24
 
 
 def trainee_on(store: Store, device: str, recipe: str, **settings: object) -> Trainee:
     chosen = {"sparsity_weight": 0.1, "threshold_start": 2, "auxk": 4, "dead_after_rows": 128}
+    chosen |= {"p_updates": 2, "k_anneal_steps": 0}
     config = tiny(recipes=[recipe], steps=STEPS, decay_start=None, **{**chosen, **settings})
     source = StoreRows(store, config)
     return build_trainee(planned(config)[0], source, source.first_batch(), torch.device(device))
@@ -55,12 +59,29 @@ def test_a_step_does_not_wait_for_the_device(store, recipe):
     trainee = trainee_on(store, "cuda", recipe)
     rows = batches(store, "cuda")
     trainee.step(rows[0], 0)  # kernels are compiled, lists of dead features made
-    torch.cuda.set_sync_debug_mode("error")
     try:
-        for number in range(1, STEPS):
+        with warnings.catch_warnings():  # that the mode is a prototype
+            warnings.simplefilter("ignore")
+            torch.cuda.set_sync_debug_mode("error")
+        for number in range(1, 16):  # then dead features are looked up
             trainee.step(rows[number], number)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("recipe", [one for one in ALL if "anneal" not in one])
+def test_a_recorded_step_has_the_bits_of_one_that_is_launched(store, recipe, monkeypatch):
+    ends = []
+    for steady in (3, 10**6):
+        monkeypatch.setattr(graphed, "STEADY", steady)
+        trainee = trainee_on(store, "cuda", recipe)
+        steps = [trainee.step(x, n) for n, x in enumerate(batches(store, "cuda"))]
+        recorded = trainee._graphed is not None and trainee._graphed._graph is not None
+        assert recorded == (steady == 3)
+        named = {f"loss {n}": one.loss for n, one in enumerate(steps)}
+        named |= {f"fve {n}": one.fve for n, one in enumerate(steps)}
+        ends.append({**trainee.dictionary.state_dict(), **named, "f": trainee.rows_since_fired})
+    assert [name for name in ends[0] if not torch.equal(ends[0][name], ends[1][name])] == []
 
 
 @pytest.mark.parametrize("recipe", ["dfc", "jump_relu", "p_anneal", "matryoshka"])

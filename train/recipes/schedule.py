@@ -59,3 +59,11 @@ def threshold_start(config: TrainConfig) -> int:
     if config.threshold_start is not None:
         return config.threshold_start
     return min(1000, config.steps // 2)
+
+
+def threshold_beta(step: int, config: TrainConfig) -> float | None:
+    """Decay of the inference threshold's EMA at this step: 0 at its first, None before it."""
+    first = threshold_start(config)
+    if step < first:
+        return None
+    return 0.0 if step == first else config.threshold_beta
