@@ -101,7 +101,7 @@ def largest_positive(
     smallest = np.partition(values, len(values) - count)[len(values) - count]
     kept = values > smallest
     kept[np.flatnonzero(values == smallest)[: count - np.count_nonzero(kept)]] = True
-    chosen = torch.from_numpy(kept)
+    chosen = torch.from_numpy(np.flatnonzero(kept))
     return flat[chosen], scores[chosen], torch.tensor(smallest)
 
 
@@ -128,7 +128,7 @@ def _scores_above(pre_BF: Tensor, scale_F: Tensor, bound: float) -> tuple[Tensor
     flat = torch.from_numpy(_positions_above(pre_BF.numpy(), limit_F.numpy()))
     scores = pre_BF.reshape(-1)[flat] * scale_F[flat % len(scale_F)]
     kept = scores > bound
-    return flat[kept], scores[kept]
+    return (flat, scores) if kept.all() else (flat[kept], scores[kept])
 
 
 def _positions_above(pre_BF: np.ndarray, limit_F: np.ndarray) -> np.ndarray:
