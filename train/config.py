@@ -87,6 +87,11 @@ class TrainConfig(DictionaryConfig):
         0, ge=0, description="batches whose loss or gradient is not finite that a run may skip"
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
+    cuda_graphs: bool = Field(
+        True,
+        description="on CUDA, record the steps of dictionaries of up to 64 M parameters and replay "
+        "them, which changes no bit: launching them takes longer than the GPU does",
+    )
     wandb: WandbConfig = Field(WandbConfig(), description="optional logging to wandb")
 
     # Field validators, so that an error is about one key: they see the fields declared above.

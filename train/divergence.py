@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-from train.trainee import StepMetrics, Trainee
+from train.step_metrics import StepMetrics
+from train.trainee import Trainee
 
 DIVERGED = 1e3  # times the best running loss
 SMOOTHING = 0.9  # of the running loss, per line of the log

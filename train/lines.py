@@ -7,8 +7,8 @@ from typing import Any
 from train.dictionary.crosscoder import Crosscoder
 from train.evaluate import Evaluation
 from train.recipes.schedule import active_features, learning_rate
+from train.step_metrics import StepMetrics
 from train.track import Track, dead_fraction
-from train.trainee import StepMetrics
 
 FVE_IN_A_LINE = 4  # hookpoints
 

@@ -36,6 +36,7 @@ from train.trainee import Trainee
 # Settings that change neither the weights nor the order of rows: free to change on resume.
 FREE_SETTINGS = {
     "checkpoint_every",
+    "cuda_graphs",
     "device",
     "keep_best",
     "keep_checkpoints",

@@ -10,8 +10,8 @@ from train.config import TrainConfig
 from train.interrupt import STOPPED, PostponedStop, postponed_stop
 from train.lines import metrics_line, progress_note, validation_note
 from train.source import RowSource
+from train.step_metrics import StepMetrics
 from train.track import Track
-from train.trainee import StepMetrics
 
 OnStep = Callable[[int, str], None]
 

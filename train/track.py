@@ -18,7 +18,8 @@ from train.divergence import LossWatch, diverged, not_finite, what_is_spoilt
 from train.evaluate import Evaluation, evaluate
 from train.metrics import NoLog
 from train.source import RowSource
-from train.trainee import StepMetrics, Trainee
+from train.step_metrics import StepMetrics
+from train.trainee import Trainee
 
 RECENT = 1000  # steps whose metrics are kept to find a bad one
 

@@ -9,20 +9,20 @@ several processes each is given its rows of a global batch, and all do the step 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.nn.utils import get_total_norm
 
 from train.config import TrainConfig
 from train.dictionary.codes import Codes
 from train.dictionary.crosscoder import Activations, Crosscoder
 from train.dictionary.precision import tf32_products
 from train.global_batch import GlobalBatch, slice_of
-from train.graphed import LARGEST, Graphed
+from train.graphed import LARGEST, Graphed, record_graph
+from train.optimizer import adam, clipped_step, set_learning_rate
 from train.ranks import ALONE, Ranks
-from train.recipes.loss import DeadFeatures, LossResult
+from train.recipes.dead import DeadFeatures, dead_features, same_features
+from train.recipes.loss import LossResult
 from train.recipes.objective import Objective, Scheduled
 from train.recipes.outliers import drop_outliers
 from train.recipes.p_anneal import PAnneal, PSchedule
@@ -37,24 +37,11 @@ from train.recipes.schedule import (
 from train.recipes.tied import tie_gradients, tie_rows
 from train.recipes.unit_norm import normalize_rows, project_gradients
 from train.recipes.units import in_units
+from train.step_metrics import StepMetrics, pack, unpack
 
 DEAD_REFRESH = 16
 PRODUCT_DTYPES = {"bfloat16": torch.bfloat16}
 RESAMPLE_WINDOW = 2  # a feature is resampled if it did not fire for resample_every / this steps
-
-
-@dataclass(frozen=True)
-class StepMetrics:
-    """Device scalars of one step; fve per writing hookpoint is that of the training batch.
-
-    gradient_norm: before clipping.
-    """
-
-    loss: Tensor
-    terms: dict[str, Tensor]
-    fve: Tensor
-    l0: Tensor
-    gradient_norm: Tensor
 
 
 class Trainee:
@@ -70,7 +57,7 @@ class Trainee:
         dictionary.product_dtype = PRODUCT_DTYPES.get(config.precision)
         self.objective = Objective(dictionary, config)
         device = dictionary.b_enc.device
-        self.optimizer = _adam(dictionary, learning_rate(0, config))
+        self.optimizer = adam(dictionary, learning_rate(0, config))
         features = dictionary.partition.features
         self.rows_since_fired = torch.zeros(features, dtype=torch.int64, device=device)
         self.dead = torch.zeros(features, dtype=torch.bool, device=device)
@@ -80,7 +67,8 @@ class Trainee:
         self._dead_changes = 0  # how often these have become others
         self._decoders = list(dictionary.W_dec.values())
         self._tied_rows = dictionary.tied_rows()
-        self._graphed = Graphed(self._short_work) if self._steps_are_short() else None
+        short = self._steps_are_short()
+        self._graphed = Graphed(self._short_work, record_graph) if short else None
         self._now = Scheduled(config.k)
         self._beta: float | None = None
 
@@ -99,11 +87,11 @@ class Trainee:
         whole = slice_of(self.ranks, len(x[0]), equal=self.config.outlier_norm is None)
         if is_resample(step, self.config):
             self._resample(x, step, whole)
-        self._set_learning_rate(step)
+        set_learning_rate(self.optimizer, learning_rate(step, self.config))
         self._now, self._beta = self.scheduled(step), threshold_beta(step, self.config)
         if self._graphed is not None:
             alike = (self._now, self._beta, self._dead_changes)
-            return self._unpacked(self._graphed(x, alike))
+            return unpack(self._graphed(x, alike), self._terms)
         result, metrics = self._work(x, whole)
         if self.annealed is not None:
             self._record_sparsity(result, metrics, step, whole)
@@ -117,7 +105,7 @@ class Trainee:
         self.ranks.sum_gradients(self.dictionary.parameters())
         metrics = self._metrics(x, result, self._finish_gradients(), whole)
         good = metrics.loss.isfinite() & metrics.gradient_norm.isfinite()
-        self._optimize(metrics.gradient_norm, good)
+        clipped_step(self.optimizer, metrics.gradient_norm, self.config.gradient_clip, good)
         self._restore_constraints(good)
         self._count(result.codes, good, whole.rows)
         self._update_threshold(result, good)
@@ -127,32 +115,19 @@ class Trainee:
         """Whether launching a step's kernels may take longer than they do, on a device alone."""
         config, parameters = self.config, list(self.dictionary.parameters())
         return (
-            parameters[0].is_cuda
+            config.cuda_graphs
+            and parameters[0].is_cuda
             and sum(p.numel() for p in parameters) <= LARGEST
             and self.ranks.size == 1
             and config.outlier_norm is None  # a batch's number of rows would change
             and self.annealed is None  # what it records is another place each step
         )
 
-    def _short_work(self, x: list[Tensor]) -> list[Tensor]:
+    def _short_work(self, x: list[Tensor]) -> Tensor:
         """The same on one process, its metrics as one tensor."""
         _, metrics = self._work(x, slice_of(self.ranks, len(x[0])))
         self._terms = list(metrics.terms)
-        scalars = [metrics.loss, metrics.l0, metrics.gradient_norm, *metrics.terms.values()]
-        return [torch.cat([torch.stack(scalars), metrics.fve])]
-
-    def _unpacked(self, packed: list[Tensor]) -> StepMetrics:
-        loss, l0, norm, *others = packed[0].unbind()
-        terms = dict(zip(self._terms, others, strict=False))
-        return StepMetrics(loss, terms, packed[0][3 + len(terms) :], l0, norm)
-
-    def _set_learning_rate(self, step: int) -> None:
-        rate = learning_rate(step, self.config)
-        for group in self.optimizer.param_groups:
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate)
-            else:
-                group["lr"] = rate
+        return pack(metrics)
 
     def scheduled(self, step: int) -> Scheduled:
         """What the schedules say of this step; to be asked once per step."""
@@ -168,23 +143,12 @@ class Trainee:
 
     def refresh_dead_features(self) -> None:
         """Rebuilds AuxK's index lists from `dead`."""
-        partition = self.dictionary.partition
-        groups = []
-        for group in partition.groups:
-            here = partition.slices[group.name]
-            members = self.dead[here].nonzero().squeeze(1) + here.start
-            if len(members):
-                groups.append((members, self._auxk_count(group.size)))
-        found = DeadFeatures(groups) if groups else None
-        if not _same(found, self._dead_features):
+        widths = [hookpoint.width for hookpoint in self.dictionary.hookpoints]
+        auxk = self.config.auxk or sum(widths) // len(widths) // 2
+        found = dead_features(self.dead, self.dictionary.partition, auxk)
+        if not same_features(found, self._dead_features):
             self._dead_features = found
             self._dead_changes += 1
-
-    def _auxk_count(self, size: int) -> int:
-        """The group's share of AuxK's features, at least one."""
-        widths = [hookpoint.width for hookpoint in self.dictionary.hookpoints]
-        total = self.config.auxk or sum(widths) // len(widths) // 2
-        return max(1, round(total * size / self.dictionary.partition.features))
 
     def _finish_gradients(self) -> Tensor:
         """Ties and projects gradients; their norm before it, by which they are to be clipped."""
@@ -194,22 +158,6 @@ class Trainee:
         if self.config.unit_norm_decoder:
             project_gradients(self._decoders)
         return norm
-
-    def _optimize(self, norm: Tensor, good: Tensor) -> None:
-        """Adam's step, of gradients clipped to a largest norm; none of a bad batch.
-
-        By what fused optimizers know from gradient scaling, as float32: they leave everything as it
-        is where infinity was found, and divide gradients in the pass over them that they make
-        anyway.
-        """
-        scaling = {"found_inf": (~good).to(torch.float32)}
-        if norm.dtype == torch.float32:
-            scaling["grad_scale"] = (norm / self.config.gradient_clip).clamp(min=1)
-        else:
-            clip_grads_with_norm_(self.dictionary.parameters(), self.config.gradient_clip, norm)
-        for name, value in scaling.items():
-            setattr(self.optimizer, name, value)
-        self.optimizer.step()
 
     def _restore_constraints(self, good: Tensor | None = None) -> None:
         if self.config.unit_norm_decoder:
@@ -282,22 +230,6 @@ class Trainee:
         variations = whole.variations(self.dictionary.written(x))
         fve = [1 - error / variation for error, variation in zip(errors, variations, strict=True)]
         return StepMetrics(loss, terms, torch.stack(fve), active, norm)
-
-
-def _adam(dictionary: Crosscoder, rate: float) -> torch.optim.Adam:
-    """On CUDA the rate is a tensor, which a recorded step reads anew."""
-    device = dictionary.b_enc.device
-    if device.type != "cuda":
-        return torch.optim.Adam(dictionary.parameters(), lr=rate, fused=True)
-    lr = torch.tensor(rate, dtype=torch.float32, device=device)
-    return torch.optim.Adam(dictionary.parameters(), lr=lr, fused=True, capturable=True)
-
-
-def _same(one: DeadFeatures | None, other: DeadFeatures | None) -> bool:
-    if one is None or other is None or len(one.groups) != len(other.groups):
-        return one is other
-    pairs = zip(one.groups, other.groups, strict=True)
-    return all(a[1] == b[1] and torch.equal(a[0], b[0]) for a, b in pairs)
 
 
 def _annealed(config: TrainConfig, like: Tensor) -> PAnneal | None:

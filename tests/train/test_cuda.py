@@ -76,7 +76,7 @@ def test_a_recorded_step_has_the_bits_of_one_that_is_launched(store, recipe, mon
         monkeypatch.setattr(graphed, "STEADY", steady)
         trainee = trainee_on(store, "cuda", recipe)
         steps = [trainee.step(x, n) for n, x in enumerate(batches(store, "cuda"))]
-        recorded = trainee._graphed is not None and trainee._graphed._graph is not None
+        recorded = trainee._graphed is not None and trainee._graphed.recording is not None
         assert recorded == (steady == 3)
         named = {f"loss {n}": one.loss for n, one in enumerate(steps)}
         named |= {f"fve {n}": one.fve for n, one in enumerate(steps)}
@@ -104,6 +104,13 @@ def test_narrow_products_change_the_loss_a_little(store, precision):
         losses[kind] = [float(trainee.step(x, n).loss) for n, x in enumerate(rows)]
     assert losses[precision] != losses["float32"]
     assert losses[precision] == pytest.approx(losses["float32"], rel=0.05)
+
+
+def test_steps_are_recorded_anew_more_often_than_torch_has_streams(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(graphed, "STEADY", 1)
+    config = tiny(device="cuda", steps=200, k_start=40, k=4, k_anneal_steps=160, decay_start=None)
+    (trained,) = train(store, config, tmp_path / "many")
+    assert trained.validation.rows > 0
 
 
 def test_a_run_from_a_store_resumes_with_the_same_bits(store, tmp_path):

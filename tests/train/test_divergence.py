@@ -15,7 +15,8 @@ from train.checkpoint import saved_steps
 from train.config import TrainConfig
 from train.divergence import DIVERGED, LossWatch, diverged, not_finite
 from train.loop import train as train_run
-from train.trainee import StepMetrics, Trainee
+from train.step_metrics import StepMetrics
+from train.trainee import Trainee
 
 from .conftest import tiny
 

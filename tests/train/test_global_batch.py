@@ -14,7 +14,8 @@ from train.ranks import ALONE, Ranks
 from train.recipes.presets import Planned, planned
 from train.recipes.recipe import activation_of, partition_of
 from train.recipes.tied import tie_rows
-from train.trainee import StepMetrics, Trainee
+from train.step_metrics import StepMetrics
+from train.trainee import Trainee
 
 from .thread_ranks import on_ranks
 

@@ -9,8 +9,8 @@ import torch
 from train.evaluate import Evaluation
 from train.lines import progress_note
 from train.loop import TrainedDictionary
+from train.step_metrics import StepMetrics
 from train.summary import summary
-from train.trainee import StepMetrics
 
 
 def note(fve: list[float], skipped: int = 0) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from train.dictionary.codes import Codes, SparseCodes
@@ -19,20 +19,9 @@ from train.dictionary.selection import topk_of_groups
 from train.dictionary_config import LossName
 from train.global_batch import GlobalBatch, slice_of
 from train.ranks import ALONE
+from train.recipes.dead import DeadFeatures
 
 TERMS = ("reconstruction", "sparsity", "gate", "auxk", "ghost")
-
-
-@dataclass(frozen=True)
-class DeadFeatures:
-    """Per partition group: its dead features and how many of them AuxK uses per row."""
-
-    groups: list[tuple[Tensor, int]]
-
-    @property
-    def features(self) -> Int[Tensor, " dead"]:
-        """All of them, ascending."""
-        return torch.cat([members for members, _ in self.groups])
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from train.dictionary.crosscoder import Crosscoder
 from train.dictionary.gates import JumpReLU
 from train.dictionary.preactivations import Preactivations
 from train.global_batch import GlobalBatch
+from train.recipes.dead import DeadFeatures
 from train.recipes.ghost import ghost_loss
 from train.recipes.loss import (
-    DeadFeatures,
     LossResult,
     auxk_loss,
     gate_loss,
