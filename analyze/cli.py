@@ -1,4 +1,4 @@
-"""`analyze norms` and `analyze report`."""
+"""`analyze norms` and `analyze report`; where the other commands of `analyze` hang."""
 
 from __future__ import annotations
 
@@ -9,20 +9,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from analyze.config import AnalyzeConfig, check_models
+from analyze.command import (
+    DictionaryOption,
+    OutOption,
+    open_store,
+    read_settings,
+    rows_table,
+    word,
+)
+from analyze.config import AnalyzeConfig
+from analyze.scaling_cli import scaling
 from pipeline.command import (
     CheckOption,
     ConfigOption,
     JsonOption,
     SetOption,
     StoreOption,
-    console,
     make_app,
     next_command,
     progress_bar,
-    read_config,
     run,
 )
 from pipeline.config import Config, describe
@@ -32,17 +38,6 @@ if TYPE_CHECKING:
     from store.reader import Store
 
 app = make_app("Find out what is exclusive to which model, and show it.")
-
-DictionaryOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--dictionary", help="The dictionary (default: RUN_DIR/dictionary of the config)."
-    ),
-]
-OutOption = Annotated[
-    Path | None,
-    typer.Option("--out", help="Folder for tables (default: RUN_DIR/analysis of the config)."),
-]
 
 
 @app.command(epilog=describe(AnalyzeConfig, "analyze"))
@@ -55,12 +50,12 @@ def norms(
     as_json: JsonOption = False,
 ) -> None:
     """Decoder norms, relative decoder norm, group and firing density of every feature."""
-    settings, section = _settings(config, set_)
+    settings, section = read_settings(config, set_)
     from analyze.analysis import write_tables
     from analyze.norms import bin_counts, group_summary
 
     section = section.model_copy(update={"planted": {}})  # norms ask for no known answer
-    opened = _open_store(store or settings.store_path)
+    opened = open_store(store or settings.store_path)
     analysis = _analyze(opened, dictionary or settings.dictionary_path, section)
     files = write_tables(analysis, out or settings.analysis_path)
     if as_json:
@@ -100,7 +95,7 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Tables, plots, report.html and summary.json: which features only one model has."""
-    settings, section = _settings(config, set_)
+    settings, section = read_settings(config, set_)
     if check:
         return
     from analyze.analysis import write_tables
@@ -108,7 +103,7 @@ def report(
     from analyze.summary import summarize
     from store.files import write_json
 
-    opened = _open_store(store or settings.store_path)
+    opened = open_store(store or settings.store_path)
     folder = out or settings.run_dir
     tables = folder / "analysis"
     main_analysis = _analyze(opened, dictionary or settings.dictionary_path, section)
@@ -132,24 +127,7 @@ def report(
     print(f"open: {page}")
 
 
-def _settings(file: Path | None, overrides: list[str] | None) -> tuple[Config, AnalyzeConfig]:
-    """Validates the section, and what it says of the configuration's models."""
-    settings = read_config(file, overrides)
-    section = settings.section("analyze", AnalyzeConfig)
-    if settings.raw.get("models"):
-        check_models(section.planted, settings.models)
-    return settings, section
-
-
-def _open_store(path: Path) -> Store:
-    from store.reader import Store
-
-    store = Store(path)
-    if not store.complete:
-        console.print(
-            f"[yellow]note:[/] {escape(str(path))} is not complete; analyzing what it has"
-        )
-    return store
+app.command()(scaling)
 
 
 def _baselines(settings: Config) -> list[Path]:
@@ -180,16 +158,16 @@ def _print_norms(analysis: Analysis) -> None:
 
     out = Console()
     rows = group_summary(analysis.table).to_dicts()
-    out.print(_table(rows, "features by partition group"))
+    out.print(rows_table(rows, "features by partition group"))
     first, second = analysis.models
     bins = "  ".join(f"{name}: {count}" for name, count in bin_counts(analysis.table).items())
     out.print(
         f"relative decoder norm (1: {first} alone, 0: {second} alone), alive features  {bins}"
     )
-    fve = "  ".join(f"{model} {_word(value)}" for model, value in analysis.fve.items())
+    fve = "  ".join(f"{model} {word(value)}" for model, value in analysis.fve.items())
     dead = "  ".join(f"{model} {value:.1%}" for model, value in analysis.dead_fraction.items())
     out.print(
-        f"held-out FVE  {fve}   dead  {dead}   L0 {_word(analysis.result.l0)}   "
+        f"held-out FVE  {fve}   dead  {dead}   L0 {word(analysis.result.l0)}   "
         "(norms in scaled units)"
     )
 
@@ -208,20 +186,7 @@ def _print_planted(analyses: list[Analysis], section: AnalyzeConfig) -> None:
     ]
     if rows:
         title = f"claimed features that fire >= {section.planted_ratio:g}x as often on own domain"
-        Console().print(_table(rows, title))
-
-
-def _table(rows: list[dict[str, Any]], title: str) -> Table:
-    table = Table(*(escape(name) for name in rows[0]), title=title, title_justify="left")
-    for row in rows:
-        table.add_row(*(escape(_word(value)) for value in row.values()))
-    return table
-
-
-def _word(value: Any) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+        Console().print(rows_table(rows, title))
 
 
 def main() -> None:

@@ -1,0 +1,95 @@
+"""`analyze scaling`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from analyze.command import (
+    DictionaryOption,
+    OutOption,
+    open_store,
+    read_settings,
+    rows_table,
+)
+from pipeline.command import ConfigOption, JsonOption, SetOption, StoreOption, progress_bar
+
+if TYPE_CHECKING:
+    import polars as pl
+
+PARAGRAPHS = [
+    "With f a feature's activations, d its decoder at the model it is claimed for (its exclusive "
+    "group, else the larger decoder norm) and a target y: beta(y) = sum f <d, y> / (|d|^2 sum "
+    "f^2), nu = beta(other model) / beta(own model).",
+    "nu_eps: y = x - x_hat + f d, high where the other model has the feature although its "
+    "decoder shrank to nothing. nu_r: y = x_hat, high where other features write the same "
+    "direction there. Specific: nu_eps < 0.2 and nu_r < 0.5 (arXiv 2504.02922).",
+    "Where widths differ, d means nothing in the other model. direction: |v| / |d|, with v = sum "
+    "f e / sum f^2 the best direction on the other model's residual e. null_direction: the same "
+    "with the residual's rows exchanged.",
+    "All in scaled units, over every row of the store.",
+]
+
+
+def scaling(
+    store: StoreOption = None,
+    dictionary: DictionaryOption = None,
+    out: OutOption = None,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    directions: Annotated[
+        bool,
+        typer.Option(
+            "--directions",
+            help="Look for the best direction in the other model where widths are equal, too: "
+            "takes memory for two matrices of a decoder's size, in float64 (default: off).",
+        ),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Latent scaling: does the other model have what a feature is claimed to be alone with?"""
+    settings, section = read_settings(config, set_)
+    from analyze.analysis import check_origin
+    from analyze.norms import model_pair
+    from analyze.scaling_plots import scaling_figure, scaling_png
+    from analyze.scaling_table import scaling_summary, scaling_table
+    from train.device import resolve_device
+    from train.dictionary.artifact import load_dictionary, read_description
+
+    opened, folder = (
+        open_store(store or settings.store_path),
+        dictionary or settings.dictionary_path,
+    )
+    device = resolve_device(section.device, "analyze.device")
+    loaded = load_dictionary(folder).to(device)
+    check_origin(opened, read_description(folder), folder)
+    with progress_bar("rows") as bar:
+        task = bar.add_task(f"sweep {escape(folder.name)}", total=opened.rows, note="")
+        table = scaling_table(
+            opened, loaded, section.batch_rows, directions, lambda n: bar.update(task, advance=n)
+        )
+    place = out or settings.analysis_path
+    place.mkdir(parents=True, exist_ok=True)
+    files = [place / f"scaling.{kind}" for kind in ("parquet", "csv", "png", "html")]
+    table.write_parquet(files[0])
+    table.write_csv(files[1])
+    scaling_png(table, model_pair(loaded), files[2])
+    scaling_figure(table, model_pair(loaded)).write_html(files[3], include_plotlyjs=True)
+    _say(scaling_summary(table), files, as_json)
+
+
+scaling.__doc__ = "\n\n".join([scaling.__doc__ or "", *PARAGRAPHS])
+
+
+def _say(summary: pl.DataFrame, files: list[Path], as_json: bool) -> None:
+    if as_json:
+        value = {"groups": summary.to_dicts(), "files": [str(file) for file in files]}
+        print(json.dumps(value, indent=2))
+        return
+    Console().print(rows_table(summary.to_dicts(), "features that fired, by whose they may be"))
+    print(f"written: {', '.join(str(file) for file in files)}")
