@@ -15,9 +15,18 @@ CONFIG = Path("pipeline.yaml")
 
 def demo_store(path: Path | None, scratch: Path) -> Store:
     """The store at `path`; without one, the demo is harvested into `scratch` (about a minute)."""
-    if path is not None:
-        return Store(path)
-    run = ["-P", "-m", "harvest", "run", "--config", str(CONFIG), "--set", f"run_dir={scratch}"]
+    return _harvested(scratch) if path is None else Store(path)
+
+
+def two_layers(scratch: Path) -> Store:
+    """The demo harvested once more, with two layers of model b, which are equally wide."""
+    return _harvested(scratch, "models.b.hookpoint=[gpt_neox.layers.1, gpt_neox.layers.2]")
+
+
+def _harvested(scratch: Path, *changes: str) -> Store:
+    run = ["-P", "-m", "harvest", "run", "--config", str(CONFIG)]
+    for change in (f"run_dir={scratch}", *changes):
+        run += ["--set", change]
     subprocess.run([sys.executable, *run], check=True)
     return Store(scratch / "store.zarr")
 

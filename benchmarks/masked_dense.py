@@ -35,6 +35,7 @@ class MaskedDense:
                 full = torch.zeros(features, hookpoint.width, device=device)
                 full[seen] = theirs[str(number)].detach()
                 mine.append(full.requires_grad_())
+        self.masked = any(bool((mask == 0).any()) for mask in self.masks)
         self.b_enc = torch.zeros(features, device=device, requires_grad=True)
         self.b_dec = [
             torch.zeros(h.width, device=device, requires_grad=True) for h in dictionary.hookpoints
@@ -52,7 +53,7 @@ class MaskedDense:
                 loss = self._loss(x)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
-        if any((mask == 0).any() for mask in self.masks):
+        if self.masked:
             for weights in (self.W_enc, self.W_dec):
                 for weight, mask in zip(weights, self.masks, strict=True):
                     weight.grad *= mask

@@ -37,7 +37,8 @@ from train.recipes.presets import Planned, planned
 from train.recipes.recipe import partition_of
 from train.trainee import Trainee
 
-WARM_UP = 2  # steps of every turn
+WARM_UP = 25  # steps before the first turn: kernels are compiled, steps recorded
+TURN_WARM_UP = 2  # steps of every turn
 TURNS = 3
 ADAM_BYTES = 7 * 4  # per weight: four reads, three writes
 
@@ -65,6 +66,9 @@ def main(
     size: Annotated[int | None, typer.Option(help="Only this size (0, 1, 2).")] = None,
     steps: Annotated[int, typer.Option(help="Steps timed of each, in turns.")] = 15,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    graphs: Annotated[
+        bool, typer.Option("--graphs/--no-graphs", help="Record our steps on CUDA (cuda_graphs).")
+    ] = True,
     precision: Annotated[
         list[str] | None, typer.Option(help="float32, tf32, bfloat16 (default: all; cpu: float32).")
     ] = None,
@@ -86,13 +90,19 @@ def main(
             continue
         for recipe in RECIPES:
             for kind in kinds:
-                row = _measure(number, one, recipe, kind, steps, device)
+                row = _measure(number, one, recipe, kind, steps, device, graphs)
                 table.add_row(str(one), recipe, kind, *row)
     Console(highlight=False, width=160).print(table)
 
 
 def _measure(
-    number: int, size: Size, recipe: RecipeName, precision: str, steps: int, device: str
+    number: int,
+    size: Size,
+    recipe: RecipeName,
+    precision: str,
+    steps: int,
+    device: str,
+    graphs: bool,
 ) -> list[str]:
     of = {name: (recipe, name, precision, device) for name in ("ours", "dense")}
     if device == "cpu":
@@ -100,7 +110,7 @@ def _measure(
     else:
         memory = [_peak_of(size, *one) for one in of.values()]
     rows = random_rows(size, device)
-    plan = plan_of(size, recipe, precision)
+    plan = plan_of(size, recipe, precision, graphs)
     dictionary = build(plan, size, device)
     dense = MaskedDense(dictionary, plan.config)  # with copies of the weights
     ours = Trainee(recipe, dictionary, plan.config)
@@ -131,16 +141,21 @@ def _in_turns(
     """Seconds of each step, by contender. A turn is several steps, as those of a run follow each
     other: the first, which finds the caches full of another's arrays, does not count."""
     times: dict[str, list[float]] = {name: [] for name in turns}
+    for step in range(WARM_UP if device != "cpu" else 1):
+        for work in turns.values():
+            work(step)
     for turn in range(TURNS):
         for name, work in turns.items():
-            for step in range(steps // TURNS + WARM_UP):
+            for step in range(steps // TURNS + TURN_WARM_UP):
                 taken = _timed(lambda work=work, n=turn * steps + step: work(n), device)
-                if step >= WARM_UP:
+                if step >= TURN_WARM_UP:
                     times[name].append(taken)
     return times.items()
 
 
-def plan_of(size: Size, recipe: RecipeName, precision: str = "float32") -> Planned:
+def plan_of(
+    size: Size, recipe: RecipeName, precision: str = "float32", graphs: bool = False
+) -> Planned:
     """The recipe at this size, without schedules."""
     config = TrainConfig.model_validate(
         {
@@ -150,6 +165,7 @@ def plan_of(size: Size, recipe: RecipeName, precision: str = "float32") -> Plann
             "k_anneal_steps": 0,
             "batch_rows": size.batch,
             "precision": precision,
+            "cuda_graphs": graphs,
             "lr": 1e-3,
             "warmup_steps": 0,
             "steps": 10**6,

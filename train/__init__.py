@@ -26,6 +26,7 @@ NAMES = (
     "MatryoshkaBatchTopKSAE",
     "verify_partition_integrity",
 )
+__all__ = list(NAMES)
 
 
 def __getattr__(name: str) -> Any:

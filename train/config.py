@@ -88,9 +88,10 @@ class TrainConfig(DictionaryConfig):
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
     cuda_graphs: bool = Field(
-        True,
-        description="on CUDA, record the steps of dictionaries of up to 64 M parameters and replay "
-        "them, which changes no bit: launching them takes longer than the GPU does",
+        False,
+        description="experimental: on CUDA, record the steps of dictionaries of up to 64 M "
+        "parameters and replay them, which changes no bit; launching them takes longer than the "
+        "GPU does",
     )
     wandb: WandbConfig = Field(WandbConfig(), description="optional logging to wandb")
 

@@ -5,7 +5,7 @@ A key whose default is null is the recipe's to say (train/recipes/presets.py).
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -41,9 +41,11 @@ class DictionaryConfig(Section):
     activation: ActivationName | None = Field(
         None, description="relu, topk, batch_topk, jump_relu or gated; null: the recipe's"
     )
-    exclusive: dict[str, Share] = Field(
+    exclusive: dict[str, int | float] = Field(
         {},
-        description="dfc: share of the features only this model sees; 0.05 for models not named",
+        description="dfc: features that only this model sees, a share (0.05) or a number (512); "
+        "0.05 for models not named. Shares of 256 features and more are rounded down to multiples "
+        "of 8, where GPUs are twice as fast",
     )
     k: int = Field(
         200,
@@ -180,6 +182,17 @@ class DictionaryConfig(Section):
         if features is not None and k > features:
             raise ValueError(f"k {k} is larger than features {features}")
         return k
+
+    @field_validator("exclusive")
+    @classmethod
+    def _sizes_are_shares_or_numbers(cls, exclusive: dict[str, int | float]) -> dict[str, Any]:
+        for model, size in exclusive.items():
+            if size < 0 or (isinstance(size, float) and not size < 1):
+                raise ValueError(
+                    f"{model}: {size} is neither a share, from 0.0 to below 1, nor a whole number "
+                    "of features"
+                )
+        return exclusive
 
     @field_validator("matryoshka")
     @classmethod

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pipeline.errors import DictionaryError
 
-STEADY = 3  # steps in a row that must be alike before their work is recorded
+STEADY = 20  # alike steps in a row before a recording: dead features may change every 16
 LARGEST = 64_000_000  # parameters; beyond, the device is busy for longer than launching takes
 Work = Callable[[list[Tensor]], Tensor]
 Recording = tuple[Callable[[], None], Tensor]  # what does the work again, and where its result is
@@ -40,6 +40,7 @@ class Graphed:
         alike = (alike, *(x_BD.shape for x_BD in x))
         if alike != self._alike:
             self._alike, self._calls, self.recording = alike, 0, None
+            self._inputs = []
         self._calls += 1
         if self._calls <= STEADY:
             return self._work(x)
@@ -56,8 +57,11 @@ class Graphed:
 def record_graph(work: Work, inputs: list[Tensor]) -> Recording:
     """Records the work on just these tensors; nothing of it is done by that.
 
-    Raises DictionaryError.
+    Memory of recordings that are no more goes back first: while recording, the allocator cannot
+    take it. Raises DictionaryError.
     """
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
     graph, stream = torch.cuda.CUDAGraph(), _recording_stream(inputs[0].device)
     stream.wait_stream(torch.cuda.current_stream())
     try:
@@ -71,7 +75,7 @@ def record_graph(work: Work, inputs: list[Tensor]) -> Recording:
     except RuntimeError as error:
         raise DictionaryError(
             f"train.cuda_graphs: a step could not be recorded ({str(error).splitlines()[0]}); "
-            "set it to false and run again, which goes on from the last checkpoint"
+            "leave it false and run again, which goes on from the last checkpoint"
         ) from error
     torch.cuda.current_stream().wait_stream(stream)
     return graph.replay, result

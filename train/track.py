@@ -125,6 +125,8 @@ class Track:
         to tell damaged rows from too high a rate.
         """
         bad, limit = int(self.trainee.bad_batches), self.config.skip_bad_batches
+        if self.watch.first is None and self.recent:  # what diverges does so in the first steps
+            self.watch.take(float(self.recent[0][1].loss))
         found = self._first_bad(bad) if bad > limit else diverged(self.recent[-1][1], self.watch)
         if found is not None:
             damage = source.damage(self.checked, done)

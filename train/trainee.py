@@ -1,8 +1,8 @@
 """One dictionary in training: module, optimizer, dead-feature counters, inference threshold.
 
-`step` does one optimizer step on one batch and returns device tensors; it never waits for the
-device. The dead set is refreshed every DEAD_REFRESH steps, which is where the device is waited
-for; so it is where features are resampled, and where outlier rows are to be dropped.
+`step` does one optimizer step on one batch and returns device tensors. It does not wait for the
+device but where the dead set is refreshed, every DEAD_REFRESH steps, where features are resampled,
+and where outlier rows are dropped or codes are normalized decoupled, whose numbers are not known.
 A batch whose loss or gradient is not finite changes nothing but the count of such batches. Of
 several processes each is given its rows of a global batch, and all do the step of the whole one.
 """
@@ -120,6 +120,7 @@ class Trainee:
             and sum(p.numel() for p in parameters) <= LARGEST
             and self.ranks.size == 1
             and config.outlier_norm is None  # a batch's number of rows would change
+            and config.code_normalization != "decoupled"  # and so would that of entries
             and self.annealed is None  # what it records is another place each step
         )
 
@@ -148,7 +149,7 @@ class Trainee:
         found = dead_features(self.dead, self.dictionary.partition, auxk)
         if not same_features(found, self._dead_features):
             self._dead_features = found
-            self._dead_changes += 1
+            self._dead_changes += bool(self.config.auxk_weight or self.config.ghost_grads)
 
     def _finish_gradients(self) -> Tensor:
         """Ties and projects gradients; their norm before it, by which they are to be clipped."""

@@ -41,6 +41,12 @@ def run(monkeypatch, capsys, tmp_path):
     return call
 
 
+def test_a_model_that_is_not_there_cannot_have_a_weight(run, store_path):
+    code, _, err = run("--store", store_path, *SETTINGS, "--set", "train.model_weights={z: 2.0}")
+    assert code == 1
+    assert "train.model_weights: unknown model 'z'; the models are a, b" in err
+
+
 def test_a_run_says_where_the_dictionary_is_and_what_comes_next(run, store_path):
     code, out, _ = run("--store", store_path, "--out", "here/dictionary", *SETTINGS)
     assert code == 0
@@ -185,6 +191,11 @@ def test_checking_needs_no_store_and_says_nothing(run):
     [
         (["--set", "train.featurs=9"], "--set: train.featurs: unknown key (given 9); did you mean"),
         (["--set", "train.k=many"], "--set: train.k: given 'many'; input should be a valid int"),
+        (
+            ["--set", "train.exclusive={a: 1.5}"],
+            "given {'a': 1.5}; a: 1.5 is neither a share, from",
+        ),
+        (["--set", "train.exclusive={a: -2}"], "given {'a': -2}; a: -2 is neither a share, from"),
         (["--set", "train.k=0"], "--set: train.k: given 0; input should be greater than 0"),
         (["--set", "train.wandb.mode=on"], "--set: train.wandb.mode: given True"),
         (["--set", "train.k=9", "--set", "train.features=2"], "--set: train.k: given 9; "),

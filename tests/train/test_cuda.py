@@ -26,12 +26,22 @@ ALL = [
     *("dfc", "batch_topk_crosscoder", "crosscoder", "standard", "gated", "topk", "batch_topk"),
     *("jump_relu", "p_anneal", "gated_anneal", "matryoshka"),
 ]
+PIECES: dict[str, dict[str, object]] = {
+    "decoupled": {"code_normalization": "decoupled", "sparsity": "none"},
+    "nested": {"matryoshka": [0.25, 1.0]},
+    "ghost": {"ghost_grads": True},
+    "entropy": {"sparsity": "entropy"},
+}
+COMBINED = ["batch_topk_crosscoder decoupled", "dfc nested", "standard ghost", "standard entropy"]
 STEPS = 24
 
 
 def trainee_on(store: Store, device: str, recipe: str, **settings: object) -> Trainee:
     chosen = {"sparsity_weight": 0.1, "threshold_start": 2, "auxk": 4, "dead_after_rows": 128}
-    chosen |= {"p_updates": 2, "k_anneal_steps": 0}
+    chosen |= {"p_updates": 2, "k_anneal_steps": 0, "cuda_graphs": True}
+    if " " in recipe:  # a recipe and what it is combined with
+        recipe, piece = recipe.split()
+        chosen |= PIECES[piece]
     config = tiny(recipes=[recipe], steps=STEPS, decay_start=None, **{**chosen, **settings})
     source = StoreRows(store, config)
     return build_trainee(planned(config)[0], source, source.first_batch(), torch.device(device))
@@ -44,7 +54,7 @@ def batches(store: Store, device: str) -> list[dict[str, torch.Tensor]]:
     return [{name: x.to(device) for name, x in batch.items()} for batch in found]
 
 
-@pytest.mark.parametrize("recipe", ALL)
+@pytest.mark.parametrize("recipe", [*ALL, *COMBINED])
 def test_a_cuda_device_trains_as_a_cpu_does(store, recipe):
     losses = {}
     for device in ("cpu", "cuda"):
@@ -54,7 +64,7 @@ def test_a_cuda_device_trains_as_a_cpu_does(store, recipe):
     assert losses["cuda"] == pytest.approx(losses["cpu"], rel=1e-3)
 
 
-@pytest.mark.parametrize("recipe", ALL)
+@pytest.mark.parametrize("recipe", [*ALL, *COMBINED[1:]])
 def test_a_step_does_not_wait_for_the_device(store, recipe):
     trainee = trainee_on(store, "cuda", recipe)
     rows = batches(store, "cuda")
@@ -69,7 +79,7 @@ def test_a_step_does_not_wait_for_the_device(store, recipe):
         torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize("recipe", [one for one in ALL if "anneal" not in one])
+@pytest.mark.parametrize("recipe", [*(one for one in ALL if "anneal" not in one), *COMBINED[1:]])
 def test_a_recorded_step_has_the_bits_of_one_that_is_launched(store, recipe, monkeypatch):
     ends = []
     for steady in (3, 10**6):
@@ -109,8 +119,20 @@ def test_narrow_products_change_the_loss_a_little(store, precision):
 def test_steps_are_recorded_anew_more_often_than_torch_has_streams(store, tmp_path, monkeypatch):
     monkeypatch.setattr(graphed, "STEADY", 1)
     config = tiny(device="cuda", steps=200, k_start=40, k=4, k_anneal_steps=160, decay_start=None)
+    config = config.model_copy(update={"cuda_graphs": True})
     (trained,) = train(store, config, tmp_path / "many")
     assert trained.validation.rows > 0
+
+
+def test_memory_does_not_grow_with_recordings(store, monkeypatch):
+    monkeypatch.setattr(graphed, "STEADY", 1)
+    trainee, reserved = trainee_on(store, "cuda", "batch_topk_crosscoder", features=8192), []
+    rows = batches(store, "cuda")
+    for number in range(60):
+        trainee._dead_changes = number // 3  # another recording every third step
+        trainee.step(rows[number % 16], number % 16 + 1)
+        reserved.append(torch.cuda.memory_reserved())
+    assert reserved[-1] <= 1.2 * max(reserved[6:12])
 
 
 def test_a_run_from_a_store_resumes_with_the_same_bits(store, tmp_path):

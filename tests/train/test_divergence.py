@@ -156,6 +156,14 @@ def test_a_diverging_loss_stops_the_run(store, tmp_path, monkeypatch):
     assert f"{folder}/checkpoints/step_00000030" in message
 
 
+def test_a_run_that_diverges_before_its_first_logged_line_is_stopped_there(store, tmp_path):
+    settings = {"lr": 1e4, "warmup_steps": 0, "log_every": 20, "checkpoint_every": 60}
+    message = refused(store, tiny(gradient_clip=1e9, **settings), tmp_path / "dictionary")
+    assert "the loss has diverged to " in message
+    assert "at step 20" in message
+    assert "there is no checkpoint yet" in message
+
+
 def lines(folder: Path) -> list[dict]:
     read = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [line for line in read if "loss" in line]

@@ -6,6 +6,7 @@ shared group is an ordinary crosscoder. Pure arithmetic on plain values.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -85,8 +86,8 @@ def designated_group(models: tuple[str, ...], features: int, share: float) -> Pa
     )
 
 
-def check_exclusive(models: tuple[str, ...], exclusive: dict[str, float]) -> None:
-    """Refuses a share for a model that there is not. Raises ConfigError."""
+def check_exclusive(models: tuple[str, ...], exclusive: Mapping[str, float]) -> None:
+    """Refuses a size for a model that there is not. Raises ConfigError."""
     unknown = sorted(set(exclusive) - set(models))
     if unknown:
         raise ConfigError(
@@ -94,21 +95,24 @@ def check_exclusive(models: tuple[str, ...], exclusive: dict[str, float]) -> Non
         )
 
 
-def _rounded(size: float) -> int:
-    whole = round(size)
-    return whole if whole < ALIGNED_FROM else whole - whole % ALIGNMENT
+def _aligned(size: int) -> int:
+    return size if size < ALIGNED_FROM else size - size % ALIGNMENT
 
 
-def dedicated(models: tuple[str, ...], features: int, exclusive: dict[str, float]) -> Partition:
+def dedicated(models: tuple[str, ...], features: int, exclusive: Mapping[str, float]) -> Partition:
     """A DFC's partition: the first model's own features, the shared ones, the others' own.
 
-    Sizes are rounded, from ALIGNED_FROM features down to multiples of ALIGNMENT; a model not named
-    in `exclusive` gets 5%. Raises ConfigError.
+    exclusive: a share (float) or a number of features (int) per model; 5% for one not named.
+    Shares are rounded to whole features, of ALIGNED_FROM and more down to multiples of ALIGNMENT
+    unless nothing would be shared. Raises ConfigError.
     """
     check_exclusive(models, exclusive)
     if SHARED in models:
         raise ConfigError(f"models.{SHARED}: a model cannot be called {SHARED!r}; rename it")
-    sizes = {m: _rounded(features * exclusive.get(m, DEFAULT_EXCLUSIVE)) for m in models}
+    wanted = {m: exclusive.get(m, DEFAULT_EXCLUSIVE) for m in models}
+    sizes = {m: s if isinstance(s, int) else round(features * s) for m, s in wanted.items()}
+    if sum(sizes.values()) < features:
+        sizes = {m: n if isinstance(wanted[m], int) else _aligned(n) for m, n in sizes.items()}
     shared = features - sum(sizes.values())
     if shared < 0 or (shared == 0 and 0 in sizes.values()):
         raise ConfigError(f"train.exclusive: {exclusive} leaves a model without features")

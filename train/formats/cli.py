@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipeline.command import JsonOption
 from pipeline.errors import DictionaryError
+
+if TYPE_CHECKING:  # importing torch would make --help slow
+    from train.dictionary.crosscoder import Crosscoder
 
 ForeignPath = Annotated[
     Path,
@@ -141,9 +144,14 @@ def export(
     if format not in chosen:
         raise DictionaryError(f"--format {format}: known are {', '.join(chosen)}")
     description = read_description(dictionary)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DictionaryError(f"{out}: is there and not an empty folder; name another one")
     trained = description.get("train")
+    loaded = load_dictionary(dictionary)
+    if k is not None:
+        _refuse_other_k(loaded, k)
     exported = export_dictionary(
-        load_dictionary(dictionary),
+        loaded,
         out,
         chosen[format],
         source=_source(description),
@@ -158,6 +166,15 @@ def export(
         "notes": exported.notes,
     }
     print(json.dumps(summary, indent=2) if as_json else _exported(summary))
+
+
+def _refuse_other_k(dictionary: Crosscoder, k: int) -> None:
+    """Only BatchTopK's k is a note; that of the others is in their function, or nowhere."""
+    kind, features = dictionary.activation.kind, dictionary.partition.features
+    if kind != "batch_topk":
+        raise DictionaryError(f"--k {k}: says what a BatchTopK dictionary holds, this is a {kind}")
+    if k > features:
+        raise DictionaryError(f"--k {k}: more than the dictionary's {features:,} features")
 
 
 def _source(description: dict[str, Any]) -> dict[str, Any]:

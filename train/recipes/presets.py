@@ -107,6 +107,8 @@ def _resolve(
         if values[key] is None:
             values[key] = value
 
+    if values["unit_norm_decoder"]:  # or the first step would make it so
+        fill("decoder_init_norm", 1.0)
     for key, value in {**_OTHERWISE, **PRESETS[recipe]}.items():
         fill(key, value)
     batchwise = values["activation"] in ("topk", "batch_topk")

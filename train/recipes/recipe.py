@@ -61,6 +61,14 @@ def partition_of(plan: Planned, models: tuple[str, ...]) -> Partition:
     return single_group(models, config.features)
 
 
+def _refuse_weights_of_others(config: TrainConfig, models: tuple[str, ...]) -> None:
+    for model in config.model_weights:
+        if model not in models:
+            raise ConfigError(
+                f"train.model_weights: unknown model {model!r}; the models are {', '.join(models)}"
+            )
+
+
 def activation_of(config: TrainConfig) -> Activation:
     """The activation function that a resolved configuration names."""
     match config.activation:
@@ -95,6 +103,7 @@ def build_trainee(
     written = sum(shape.writes for shape in shapes)
     config = in_units(plan.config, [shape.width for shape in shapes], written)
     models = tuple(dict.fromkeys(shape.model for shape in shapes))
+    _refuse_weights_of_others(config, models)
     assert config.code_normalization is not None
     dictionary = Crosscoder(
         tuple(shapes),

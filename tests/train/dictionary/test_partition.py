@@ -69,13 +69,23 @@ def test_a_dfc_orders_its_groups_as_first_model_shared_others():
     )
 
 
-@given(st.integers(256, 2**18), st.floats(0, 0.5), st.floats(0, 0.5))
+@given(st.integers(256, 2**18), st.floats(0, 0.45), st.floats(0, 0.45))
 def test_large_groups_of_a_dfc_are_aligned_and_close_to_their_shares(features, share_a, share_b):
     partition = dedicated(("a", "b"), features, {"a": share_a, "b": share_b})
     for model, share in {"a": share_a, "b": share_b}.items():
         size = partition.exclusive_group(model).size
         assert -8 < size - features * share <= 0.5
         assert size < 256 or size % 8 == 0
+
+
+def test_shares_of_all_features_leave_nothing_shared():
+    partition = dedicated(("a", "b"), 1000, {"a": 0.5, "b": 0.5})
+    assert [group.size for group in partition.groups] == [500, 0, 500]
+
+
+def test_sizes_are_shares_or_numbers_of_features():
+    partition = dedicated(("a", "b"), 16_384, {"a": 333, "b": 0.05})
+    assert [group.size for group in partition.groups] == [333, 16_384 - 333 - 816, 816]
 
 
 def test_the_exclusive_group_of_a_model_is_the_one_that_no_other_sees():

@@ -52,6 +52,32 @@ def test_as_json_and_to_sae_lens(tmp_path: Path) -> None:
     assert "sae_lens.SAE.load_from_disk" in second.output
 
 
+def test_export_refuses_a_folder_that_holds_something(tmp_path: Path) -> None:
+    torch.save(single_state("AutoEncoder"), tmp_path / "ae.pt")
+    run("import", tmp_path, "--out", tmp_path / "own")
+    before = (tmp_path / "ae.pt").read_bytes()
+    found = run("export", tmp_path / "own", "--out", tmp_path, "--format", "dictionary_learning")
+    assert str(found.exception) == f"{tmp_path}: is there and not an empty folder; name another one"
+    assert (tmp_path / "ae.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "k", "wrong"),
+    [
+        ("AutoEncoder", 3, "--k 3: says what a BatchTopK dictionary holds, this is a relu"),
+        ("AutoEncoderTopK", 3, "--k 3: says what a BatchTopK dictionary holds, this is a topk"),
+        ("BatchTopKSAE", 21, "--k 21: more than the dictionary's 20 features"),
+    ],
+)
+def test_k_is_a_note_of_batch_topk_alone(tmp_path: Path, kind: str, k: int, wrong: str) -> None:
+    torch.save(single_state(kind), tmp_path / "ae.pt")
+    imported = run("import", tmp_path, "--out", tmp_path / "own", "--kind", kind)
+    assert imported.exit_code == 0, imported.output
+    to = ("--out", tmp_path / "to", "--format", "dictionary_learning")
+    assert str(run("export", tmp_path / "own", *to, "--k", k).exception) == wrong
+    assert not (tmp_path / "to").exists()
+
+
 def test_refusals(tmp_path: Path) -> None:
     torch.save(single_state("AutoEncoder"), tmp_path / "ae.pt")
     out = tmp_path / "own"
@@ -99,8 +125,11 @@ def test_nested_parts_of_a_dictionary_of_our_own_are_exported(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("command", ["import", "export", "push"])
-def test_help_has_an_example_that_parses(command: str) -> None:
+def test_help_has_an_example_that_parses(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its words are taken; that the file is not there is all that is wrong with it."""
+    monkeypatch.chdir(tmp_path)
     output = run(command, "--help").output
     (example,) = [line for line in output.splitlines() if line.startswith(f" train {command} ")]
     assert "--json" in output

@@ -56,6 +56,11 @@ def test_a_recipe_is_what_its_paper_says(recipe):
     assert config.designated == (0.1 if recipe == "dsf" else 0)
 
 
+def test_unit_norm_decoders_start_at_norm_1_whatever_the_recipe():
+    assert plan("crosscoder", unit_norm_decoder=True).config.decoder_init_norm == 1.0
+    assert plan("crosscoder").config.decoder_init_norm == 0.1
+
+
 @pytest.mark.parametrize("recipe", EXPECTED)
 def test_what_the_user_says_comes_first_and_of_one_dictionary_before_all(recipe):
     given = {"decoder_init_norm": 0.3, "auxk_weight": 0.5, "center": True, "k": 7}
