@@ -91,5 +91,7 @@ def _say(summary: pl.DataFrame, files: list[Path], as_json: bool) -> None:
         value = {"groups": summary.to_dicts(), "files": [str(file) for file in files]}
         print(json.dumps(value, indent=2))
         return
-    Console().print(rows_table(summary.to_dicts(), "features that fired, by whose they may be"))
+    known = [column.name for column in summary if column.null_count() < len(summary)]
+    rows = summary.select(known).to_dicts()
+    Console().print(rows_table(rows, "features that fired, by whose they may be"))
     print(f"written: {', '.join(str(file) for file in files)}")

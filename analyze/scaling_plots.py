@@ -38,6 +38,7 @@ def scaling_png(table: pl.DataFrame, models: tuple[str, str], path: Path) -> Non
         axes.hist(null, EDGES, histtype="stepfilled", color="#dddddd", label="null", zorder=0)
         axes.set_xlabel("|v| / |d|: best direction in the other model, relative to the own one")
         axes.set_ylabel("features")
+        axes.set_yscale("log")  # exclusive features are few
     figure.legend(title="group", loc="outside right upper")
     figure.savefig(path, dpi=150)
 
@@ -69,7 +70,8 @@ def scaling_figure(table: pl.DataFrame, models: tuple[str, str]) -> go.Figure:
     else:
         null = _clipped(table, "null_direction")
         figure.add_histogram(x=null, name="null", marker_color="#cccccc", xbins=_bins())
-        titles = ("|v| / |d|", "features")
+        titles = ("|v| / |d|: best direction in the other model, relative to the own", "features")
+        figure.update_yaxes(type="log")
     figure.update_layout(
         barmode="overlay",
         template="plotly_white",

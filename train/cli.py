@@ -168,6 +168,12 @@ def _open_store(path: Path, section: TrainConfig, ranks: Ranks) -> StoreRows:
             soft_wrap=True,
         )
     source = StoreRows(store, section, ranks)
+    if section.batch_rows > source.rows_per_epoch and ranks.main:
+        console.print(
+            f"[yellow]note:[/] a batch of {section.batch_rows:,} rows is more than the "
+            f"{source.rows_per_epoch:,} that there are to train on; lower train.batch_rows",
+            soft_wrap=True,
+        )
     needed, memory = source.memory_bytes, memory_bytes()
     if needed > memory and ranks.main:
         console.print(

@@ -47,6 +47,12 @@ def test_a_model_that_is_not_there_cannot_have_a_weight(run, store_path):
     assert "train.model_weights: unknown model 'z'; the models are a, b" in err
 
 
+def test_a_batch_of_more_rows_than_there_are_is_said(run, store_path):
+    rows = ["--set", "train.batch_rows=4096", "--set", "train.steps=2"]
+    _, _, err = run("--store", store_path, *SETTINGS, *rows, "--set", "train.threshold_start=0")
+    assert "a batch of 4,096 rows is more than the" in " ".join(err.split())
+
+
 def test_a_run_says_where_the_dictionary_is_and_what_comes_next(run, store_path):
     code, out, _ = run("--store", store_path, "--out", "here/dictionary", *SETTINGS)
     assert code == 0

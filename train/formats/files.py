@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,9 @@ def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def _read_pt(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
-        value = torch.load(file, weights_only=True, map_location="cpu")
+        with warnings.catch_warnings():  # of old protocols, before the error that says it all
+            warnings.simplefilter("ignore")
+            value = torch.load(file, weights_only=True, map_location="cpu")
     except pickle.UnpicklingError as error:
         raise DictionaryError(f"{file}: refused: {_refused(error)}") from None
     except (OSError, EOFError, RuntimeError, ValueError, KeyError) as error:

@@ -14,6 +14,7 @@ from pipeline.errors import ConfigError
 from train.dictionary.artifact import save_dictionary
 from train.dictionary.codes import SparseCodes
 from train.dictionary.crosscoder import Activations, Crosscoder
+from train.dictionary.fold import Unfolding, fold, unfold
 from train.dictionary.partition import Partition
 from train.names import dense
 from train.names.rows import Rows, flatten, unflatten
@@ -106,6 +107,25 @@ class Dictionary(nn.Module):
         named = not isinstance(x, Tensor)
         x_hat = unflatten(self.core, dense.decode(self.core, f), lead, by_name=named)
         return (x_hat, f.unflatten(0, lead)) if output_features else x_hat
+
+    def folded(self) -> tuple[Self, Unfolding]:
+        """A copy whose weights hold the normalization, and what undoes that bit for bit.
+
+        The copy does the same on raw activations, with scale 1 and mean 0, as other code expects.
+        Raises DictionaryError if it is folded already.
+        """
+        core, unfolding = fold(self.core)
+        return self._of(core), unfolding
+
+    def unfolded(self, unfolding: Unfolding | None = None) -> Self:
+        """A copy as it was before `folded`; without what that gave, to within two roundings."""
+        return self._of(unfold(self.core, unfolding))
+
+    def _of(self, core: Crosscoder) -> Self:
+        """Another core under this one's name."""
+        named = type(self).__new__(type(self))
+        Dictionary.__init__(named, core, copy.deepcopy(self.notes))
+        return named.train(self.training)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes model.safetensors and config.json into `folder`; half precision as float32."""

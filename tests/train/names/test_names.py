@@ -114,6 +114,25 @@ def test_a_saved_one_comes_back_under_its_own_name_bit_for_bit(name, tmp_path):
     assert type(getattr(train, name).from_pretrained(tmp_path / "saved")) is type(saved)
 
 
+@pytest.mark.parametrize("name", ["BatchTopKSAE", "DedicatedFeatureBatchTopKCrossCoder"])
+def test_a_folded_one_does_the_same_saves_and_comes_back_bit_for_bit(name, tmp_path):
+    dictionary, x = new(name), rows_for(name, 6)
+    with torch.no_grad():
+        dictionary.core.scale.copy_(torch.linspace(0.5, 3.0, len(dictionary.core.scale)))
+    folded, unfolding = dictionary.folded()
+    assert type(folded) is type(dictionary)
+    assert (folded.core.scale == 1).all()
+    torch.testing.assert_close(folded(x), dictionary(x), rtol=1e-4, atol=1e-5)
+    folded.save_pretrained(tmp_path)
+    saved = type(dictionary).from_pretrained(tmp_path)
+    assert torch.equal(saved(x), folded(x))
+    back = saved.unfolded(unfolding)
+    before = dictionary.state_dict()
+    assert [n for n, v in back.state_dict().items() if not torch.equal(v, before[n])] == []
+    with pytest.raises(DictionaryError, match="folded into the weights already"):
+        folded.folded()
+
+
 def test_asking_for_another_name_than_there_is_says_which_it_is(tmp_path):
     new("DedicatedFeatureBatchTopKCrossCoder").save_pretrained(tmp_path)
     assert isinstance(train.BatchTopKCrossCoder.from_pretrained(tmp_path), Dictionary)
