@@ -27,7 +27,8 @@ def _harvested(scratch: Path, *changes: str) -> Store:
     run = ["-P", "-m", "harvest", "run", "--config", str(CONFIG)]
     for change in (f"run_dir={scratch}", *changes):
         run += ["--set", change]
-    subprocess.run([sys.executable, *run], check=True)
+    # What it says goes beside the table, which is for standard output alone.
+    subprocess.run([sys.executable, *run], check=True, stdout=sys.stderr)
     return Store(scratch / "store.zarr")
 
 
