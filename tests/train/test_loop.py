@@ -228,7 +228,7 @@ def test_a_missing_device_is_refused():
     [
         ({"k": 50}, "k 50 is larger than features 40"),
         ({"recipes": ["dfc", "dfc"]}, "names one recipe twice"),
-        ({"exclusive": {"a": 1.5}}, "should be less than 1"),
+        ({"exclusive": {"a": 1.5}}, "a: 1.5 is neither a share, from 0.0 to below 1, nor"),
         ({"recipes": []}, "at least 1 item"),
     ],
 )
