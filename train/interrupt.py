@@ -33,13 +33,22 @@ class PostponedStop:
 
     def __init__(self) -> None:
         self._number = 0
+        self._shared = 0
         self._waiting = False
         self.hurried = False  # a second signal: do not even write a checkpoint
         self.together = False  # with other processes: none leaves before the others know
 
     def share(self, ranks: Ranks) -> None:
-        """What came to any rank has come to all."""
-        self._number = ranks.largest(self._number)
+        """What has come to any rank has come to all; what comes meanwhile waits for the next time.
+
+        So the two are kept apart: else the answer would wipe out a signal that came during it.
+        """
+        self._shared = ranks.largest(self._number)
+
+    def raise_if_shared(self) -> None:
+        """Raises KeyboardInterrupt or SystemExit, on all ranks alike, if there was one to share."""
+        if self._shared:
+            stop_now(self._shared)
 
     def raise_if_set(self) -> None:
         """Raises KeyboardInterrupt or SystemExit if a signal has come."""

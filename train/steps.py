@@ -46,7 +46,7 @@ class Steps:
                     self._after_step(stop)
                     self.on_step(self.done, "".join(self.notes))
                     stop.share(self.ranks)
-                    stop.raise_if_set()
+                    stop.raise_if_shared()
             except STOPPED:
                 # Stopped amid a step, not all dictionaries have done what the source counts.
                 whole = self.source.batches_taken == self.done > self.begun

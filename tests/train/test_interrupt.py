@@ -207,3 +207,27 @@ def test_sigterm_before_the_first_step_or_after_the_last_is_one_line(
     assert caught.value.code == 143
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
     assert lines == ["error: stopped by SIGTERM; run the same command again to continue"]
+
+
+class Exchange:
+    """Ranks of which this one is sent a signal while they tell each other what has come."""
+
+    def __init__(self, stop: PostponedStop) -> None:
+        self.stop, self.sent = stop, [signal.SIGTERM, None]
+
+    def largest(self, number: int) -> int:
+        come = self.sent.pop(0)
+        if come is not None:
+            self.stop.note(come, None)
+        return number
+
+
+def test_a_signal_that_comes_while_ranks_share_is_shared_the_next_time():
+    stop = PostponedStop()
+    stop.together = True
+    ranks = Exchange(stop)
+    stop.share(ranks)
+    stop.raise_if_shared()  # the others do not know of it yet
+    stop.share(ranks)
+    with pytest.raises(SystemExit, match="143"):
+        stop.raise_if_shared()
