@@ -127,7 +127,7 @@ def report(
     print(f"open: {page}")
 
 
-app.command()(scaling)
+app.command(epilog=describe(AnalyzeConfig, "analyze"))(scaling)
 
 
 def _baselines(settings: Config) -> list[Path]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -54,8 +53,5 @@ def claimed_for(dictionary: Crosscoder) -> dict[str, Tensor]:
     """
     first, second = model_pair(dictionary)
     norms = model_norms(dictionary)
-    is_first = torch.from_numpy(np.asarray(norms[first] >= norms[second]))
-    return {
-        first: is_first.to(dictionary.b_enc.device),
-        second: ~is_first.to(dictionary.b_enc.device),
-    }
+    is_first = torch.from_numpy(norms[first] >= norms[second]).to(dictionary.b_enc.device)
+    return {first: is_first, second: ~is_first}

@@ -61,10 +61,8 @@ def scaling(
     from train.device import resolve_device
     from train.dictionary.artifact import load_dictionary, read_description
 
-    opened, folder = (
-        open_store(store or settings.store_path),
-        dictionary or settings.dictionary_path,
-    )
+    opened = open_store(store or settings.store_path)
+    folder = dictionary or settings.dictionary_path
     device = resolve_device(section.device, "analyze.device")
     loaded = load_dictionary(folder).to(device)
     check_origin(opened, read_description(folder), folder)
@@ -91,7 +89,10 @@ def _say(summary: pl.DataFrame, files: list[Path], as_json: bool) -> None:
         value = {"groups": summary.to_dicts(), "files": [str(file) for file in files]}
         print(json.dumps(value, indent=2))
         return
-    known = [column.name for column in summary if column.null_count() < len(summary)]
-    rows = summary.select(known).to_dicts()
-    Console().print(rows_table(rows, "features that fired, by whose they may be"))
+    if summary.is_empty():
+        print("no feature fired on any row of the store")
+    else:
+        known = [column.name for column in summary if column.null_count() < len(summary)]
+        rows = summary.select(known).to_dicts()
+        Console().print(rows_table(rows, "features that fired, by whose they may be"))
     print(f"written: {', '.join(str(file) for file in files)}")

@@ -69,6 +69,7 @@ class Trainee:
         self._tied_rows = dictionary.tied_rows()
         short = self._steps_are_short()
         self._graphed = Graphed(self._short_work, record_graph) if short else None
+        self._terms: list[str] = []  # names of the loss's, in a recorded step
         self._now = Scheduled(config.k)
         self._beta: float | None = None
 

@@ -1,10 +1,12 @@
 """The table of latent scaling, its summary and pictures; test_scaling.py has the numbers."""
 
 import json
+from pathlib import Path
 
 import polars as pl
 import pytest
 
+from analyze.scaling_cli import _say
 from analyze.scaling_plots import scaling_figure, scaling_png
 from analyze.scaling_table import scaling_summary, scaling_table
 from train.dictionary.artifact import load_dictionary
@@ -85,6 +87,12 @@ def test_pictures_have_what_fired_by_group(widths, table, tmp_path):
     assert (tmp_path / "scaling.png").read_bytes()[:4] == b"\x89PNG"
     names = [trace.name for trace in scaling_figure(shown, ("a", "b")).data]
     assert names == (["a", "shared"] if widths == "equal" else ["a", "shared", "b", "null"])
+
+
+def test_a_dictionary_of_which_nothing_fires_is_said(table, capsys):
+    silent = scaling_summary(table.filter(pl.col("beta_eps_own").is_null()))
+    _say(silent, [Path("scaling.csv")], as_json=False)
+    assert capsys.readouterr().out.splitlines()[0] == "no feature fired on any row of the store"
 
 
 def test_the_command_writes_its_files_and_prints_json(known_store, dfc_folder, tmp_path):

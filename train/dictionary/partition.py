@@ -6,7 +6,7 @@ shared group is an ordinary crosscoder. Pure arithmetic on plain values.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -88,10 +88,15 @@ def designated_group(models: tuple[str, ...], features: int, share: float) -> Pa
 
 def check_exclusive(models: tuple[str, ...], exclusive: Mapping[str, float]) -> None:
     """Refuses a size for a model that there is not. Raises ConfigError."""
-    unknown = sorted(set(exclusive) - set(models))
+    refuse_unknown_models("train.exclusive", exclusive, models)
+
+
+def refuse_unknown_models(key: str, named: Iterable[str], models: tuple[str, ...]) -> None:
+    """Raises ConfigError if setting `key` names a model that is not among `models`."""
+    unknown = sorted(set(named) - set(models))
     if unknown:
         raise ConfigError(
-            f"train.exclusive: unknown model {unknown[0]!r}; the models are {', '.join(models)}"
+            f"{key}: unknown model {unknown[0]!r}; the models are {', '.join(models)}"
         )
 
 

@@ -11,7 +11,13 @@ from store.schema import Hookpoint
 from train.config import TrainConfig
 from train.dictionary.activation import Activation, BatchTopK, Gated, JumpReLU, ReLU, TopK
 from train.dictionary.crosscoder import Activations, Crosscoder, HookpointShape
-from train.dictionary.partition import Partition, dedicated, designated_group, single_group
+from train.dictionary.partition import (
+    Partition,
+    dedicated,
+    designated_group,
+    refuse_unknown_models,
+    single_group,
+)
 from train.ranks import ALONE, Ranks
 from train.recipes.initialize import (
     initialize_bias,
@@ -61,14 +67,6 @@ def partition_of(plan: Planned, models: tuple[str, ...]) -> Partition:
     return single_group(models, config.features)
 
 
-def _refuse_weights_of_others(config: TrainConfig, models: tuple[str, ...]) -> None:
-    for model in config.model_weights:
-        if model not in models:
-            raise ConfigError(
-                f"train.model_weights: unknown model {model!r}; the models are {', '.join(models)}"
-            )
-
-
 def activation_of(config: TrainConfig) -> Activation:
     """The activation function that a resolved configuration names."""
     match config.activation:
@@ -103,7 +101,7 @@ def build_trainee(
     written = sum(shape.writes for shape in shapes)
     config = in_units(plan.config, [shape.width for shape in shapes], written)
     models = tuple(dict.fromkeys(shape.model for shape in shapes))
-    _refuse_weights_of_others(config, models)
+    refuse_unknown_models("train.model_weights", config.model_weights, models)
     assert config.code_normalization is not None
     dictionary = Crosscoder(
         tuple(shapes),
