@@ -69,6 +69,11 @@ class HookedModel:
         self.activations(ids, torch.ones_like(ids))  # learns which places need a copy
 
     @property
+    def module(self) -> Module:
+        """The model itself, as transformers made it."""
+        return self._module
+
+    @property
     def device(self) -> torch.device:
         """Where token ids go: the device of the embedding."""
         device: torch.device = self._embedding.weight.device
