@@ -1,11 +1,9 @@
-"""Analyses one dictionary: sweep, norms table, claims; and writes tables and plots."""
+"""Analyses one dictionary: sweep, norms table, claims."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -17,28 +15,47 @@ from analyze.exclusive import (
     claims,
     planted_counts,
 )
-from analyze.labels import read_labels
 from analyze.norms import model_pair, norms_table
-from analyze.plots import histogram_figure, histogram_png
-from analyze.sweep import SweepResult, run_sweep
-from pipeline.errors import DictionaryError
+from analyze.statistics.firing import Firing
+from analyze.statistics.kept_rows import KeptRows
+from analyze.statistics.reconstruction import Reconstruction
+from analyze.subject import Subject
+from analyze.sweep.gather import OnRows, gather
 from store.reader import Store
-from train.device import resolve_device
-from train.dictionary.artifact import load_dictionary, read_description
 from train.dictionary.crosscoder import Crosscoder
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """Everything that one sweep found out about one dictionary."""
+    """What every report of a dictionary begins with."""
 
-    folder: Path
-    recipe: str
-    dictionary: Crosscoder
-    result: SweepResult
+    subject: Subject
+    firing: Firing
+    top: KeptRows
+    reconstruction: Reconstruction
     table: pl.DataFrame
     claims: list[Claim]
     planted: list[PlantedCount]
+
+    @property
+    def store(self) -> Store:
+        """The rows."""
+        return self.subject.store
+
+    @property
+    def dictionary(self) -> Crosscoder:
+        """The dictionary."""
+        return self.subject.dictionary
+
+    @property
+    def folder(self) -> Path:
+        """The dictionary's."""
+        return self.subject.folder
+
+    @property
+    def recipe(self) -> str:
+        """What it was trained as."""
+        return self.subject.recipe
 
     @property
     def models(self) -> tuple[str, str]:
@@ -48,9 +65,19 @@ class Analysis:
     @property
     def fve(self) -> dict[str, float | None]:
         """FVE on held-out documents per model; per hookpoint if a model has several."""
-        hookpoints = self.dictionary.hookpoints
+        found, hookpoints = self.reconstruction.fve(), self.dictionary.hookpoints
         single = len({hookpoint.model for hookpoint in hookpoints}) == len(hookpoints)
-        return {h.model if single else h.name: self.result.fve[h.name] for h in hookpoints}
+        return {h.model if single else h.name: found[h.name] for h in hookpoints if h.writes}
+
+    @property
+    def l0(self) -> float | None:
+        """Mean active features per row of held-out documents."""
+        return self.reconstruction.l0()
+
+    @property
+    def held_out_rows(self) -> int:
+        """Rows of held-out documents."""
+        return self.reconstruction.rows()
 
     @property
     def dead_fraction(self) -> dict[str, float]:
@@ -64,44 +91,19 @@ class Analysis:
 
 
 def analyze(
-    store: Store,
-    folder: Path,
+    subject: Subject,
     config: AnalyzeConfig,
-    on_rows: Callable[[int], None] = lambda rows: None,
+    folder: Path | None = None,
+    on_rows: OnRows = lambda rows: None,
 ) -> Analysis:
-    """One sweep over the store with the dictionary in `folder`."""
-    dictionary = load_dictionary(folder).to(resolve_device(config.device, "analyze.device"))
-    description = read_description(folder)
-    check_models(config.planted, model_pair(dictionary))
-    check_planted_labels(config.planted, read_labels(store.documents).names)
-    check_origin(store, description, folder)
-    held_out = float(description.get("train", {}).get("validation_fraction", 0.0))
-    result = run_sweep(store, dictionary, config, held_out, on_rows)
-    table = norms_table(dictionary, result)
-    found = claims(dictionary, table, config.top_features, config.min_fires)
-    planted = planted_counts(found, result, config.planted, config.planted_ratio)
-    recipe = str(description.get("recipe", folder.name))
-    return Analysis(folder, recipe, dictionary, result, table, found, planted)
-
-
-def check_origin(store: Store, description: dict[str, Any], folder: Path) -> None:
-    """Raises DictionaryError if the dictionary was trained on activations of other models."""
-    origin = description.get("store") or description.get("live") or {}
-    begun = origin.get("fingerprints", {})
-    for key, now in store.schema.fingerprints.items():
-        if key.startswith("models.") and begun.get(key, now) != now:
-            raise DictionaryError(
-                f"{folder}: was trained on another model {key.removeprefix('models.')} "
-                f"({begun[key]}) than {store.path} holds ({now}); name the store it was trained on"
-            )
-
-
-def write_tables(analysis: Analysis, out: Path) -> list[Path]:
-    """Norms as parquet and CSV, their histogram as PNG and HTML; returns the files."""
-    out.mkdir(parents=True, exist_ok=True)
-    files = [out / name for name in ("norms.parquet", "norms.csv", "norms.png", "norms.html")]
-    analysis.table.write_parquet(files[0])
-    analysis.table.write_csv(files[1])
-    histogram_png(analysis.table, analysis.models, files[2])
-    histogram_figure(analysis.table, analysis.models).write_html(files[3], include_plotlyjs=True)
-    return files
+    """One sweep over the rows; folder: where its sums are kept, None: nowhere."""
+    check_models(config.planted, model_pair(subject.dictionary))
+    check_planted_labels(config.planted, subject.labels.names)
+    firing = Firing(subject.features, subject.labels)
+    top = KeptRows("top", subject.features, config.contexts)
+    reconstruction = Reconstruction(subject)
+    gather(subject, [firing, top, reconstruction], config.batch_rows, folder, on_rows)
+    table = norms_table(subject.dictionary, firing)
+    found = claims(subject.dictionary, table, config.top_features, config.min_fires)
+    planted = planted_counts(found, firing, config.planted, config.planted_ratio)
+    return Analysis(subject, firing, top, reconstruction, table, found, planted)

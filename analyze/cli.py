@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,9 +12,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from analyze.command import (
+    SWEEP,
     DictionaryOption,
+    Opened,
     OutOption,
-    open_store,
+    open_all,
     read_settings,
     rows_table,
     word,
@@ -35,7 +38,6 @@ from pipeline.config import Config, describe
 
 if TYPE_CHECKING:
     from analyze.analysis import Analysis
-    from store.reader import Store
 
 app = make_app("Find out what is exclusive to which model, and show it.")
 
@@ -51,13 +53,12 @@ def norms(
 ) -> None:
     """Decoder norms, relative decoder norm, group and firing density of every feature."""
     settings, section = read_settings(config, set_)
-    from analyze.analysis import write_tables
     from analyze.norms import bin_counts, group_summary
 
     section = section.model_copy(update={"planted": {}})  # norms ask for no known answer
-    opened = open_store(store or settings.store_path)
-    analysis = _analyze(opened, dictionary or settings.dictionary_path, section)
-    files = write_tables(analysis, out or settings.analysis_path)
+    opened = open_all(settings, section, store, dictionary, out)
+    analysis = analyzed(opened)
+    files = write_norms(opened, analysis)
     if as_json:
         value = {
             "groups": group_summary(analysis.table).to_dicts(),
@@ -98,25 +99,26 @@ def report(
     settings, section = read_settings(config, set_)
     if check:
         return
-    from analyze.analysis import write_tables
     from analyze.report import write_report
     from analyze.summary import summarize
     from store.files import write_json
 
-    opened = open_store(store or settings.store_path)
     folder = out or settings.run_dir
     tables = folder / "analysis"
-    main_analysis = _analyze(opened, dictionary or settings.dictionary_path, section)
-    write_tables(main_analysis, tables)
+    opened = open_all(settings, section, store, dictionary, tables)
+    main_analysis = analyzed(opened)
+    write_norms(opened, main_analysis)
     if baseline is None:
         baseline = _baselines(settings) if dictionary is None else []
     baselines = []
     for other in baseline:
-        baselines.append(_analyze(opened, other, section))
-        write_tables(baselines[-1], tables / other.name)
-    summary = summarize(opened, main_analysis, baselines)
+        beside = open_all(settings, section, store, other, tables / other.name)
+        baselines.append(analyzed(beside))
+        write_norms(beside, baselines[-1])
+    rows = opened.subject.store
+    summary = summarize(rows, main_analysis, baselines)
     page = folder / "report.html"
-    write_report(opened, main_analysis, baselines, summary, section, page)
+    write_report(rows, main_analysis, baselines, summary, section, page)
     write_json(folder / "summary.json", summary)
     if as_json:
         print(json.dumps(summary, indent=2))
@@ -143,14 +145,28 @@ def _baselines(settings: Config) -> list[Path]:
     return [folder for folder in folders[1:] if (folder / "config.json").exists()]
 
 
-def _analyze(store: Store, folder: Path, section: AnalyzeConfig) -> Analysis:
+def analyzed(opened: Opened) -> Analysis:
+    """The analysis that every report begins with; the sweep, if one is needed, under a bar."""
     from analyze.analysis import analyze
-    from train.dictionary.artifact import read_description
 
-    read_description(folder)  # an error must not come from under a progress bar
+    name = escape(opened.subject.folder.name)
     with progress_bar("rows") as bar:
-        task = bar.add_task(f"sweep {escape(folder.name)}", total=store.rows, note="")
-        return analyze(store, folder, section, lambda rows: bar.update(task, advance=rows))
+        task = bar.add_task(f"sweep {name}", total=opened.subject.store.rows, note="")
+        return analyze(
+            opened.subject,
+            opened.section,
+            opened.out / SWEEP,
+            lambda rows: bar.update(task, advance=rows),
+        )
+
+
+def write_norms(opened: Opened, analysis: Analysis) -> list[Path]:
+    """The norms table with its histogram."""
+    from analyze.plots import histogram_figure, histogram_png
+
+    table, models = analysis.table, analysis.models
+    png = partial(histogram_png, table, models)
+    return opened.tables.write("norms", table, png, histogram_figure(table, models))
 
 
 def _print_norms(analysis: Analysis) -> None:
@@ -167,8 +183,7 @@ def _print_norms(analysis: Analysis) -> None:
     fve = "  ".join(f"{model} {word(value)}" for model, value in analysis.fve.items())
     dead = "  ".join(f"{model} {value:.1%}" for model, value in analysis.dead_fraction.items())
     out.print(
-        f"held-out FVE  {fve}   dead  {dead}   L0 {word(analysis.result.l0)}   "
-        "(norms in scaled units)"
+        f"held-out FVE  {fve}   dead  {dead}   L0 {word(analysis.l0)}   (norms in scaled units)"
     )
 
 

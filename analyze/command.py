@@ -1,7 +1,9 @@
-"""What the commands of `analyze` share: options, settings, the store, tables on the terminal."""
+"""What the commands of `analyze` share: options, the subject, the sweep, tables on the terminal."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,11 +12,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from analyze.config import AnalyzeConfig, check_models
-from pipeline.command import console, read_config
+from pipeline.command import console, progress_bar, read_config
 from pipeline.config import Config
 
 if TYPE_CHECKING:
+    from analyze.subject import Subject
+    from analyze.sweep.accumulator import Accumulator
+    from analyze.tables import Tables
     from store.reader import Store
+
+SWEEP = "sweep"  # folder of the accumulators, beside the tables
 
 DictionaryOption = Annotated[
     Path | None,
@@ -47,6 +54,52 @@ def open_store(path: Path) -> Store:
             f"[yellow]note:[/] {escape(str(path))} is not complete; analyzing what it has"
         )
     return store
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a command works on: the subject, and the folder that its tables go to."""
+
+    subject: Subject
+    section: AnalyzeConfig
+    out: Path
+
+    @property
+    def tables(self) -> Tables:
+        """The tables of this subject."""
+        from analyze.tables import Tables
+
+        return Tables(self.out, self.subject.fingerprint)
+
+    def sweep(self, accumulators: Sequence[Accumulator]) -> None:
+        """Fills accumulators with all rows, from disk or by one pass, under a progress bar."""
+        from analyze.sweep.gather import gather
+
+        name = escape(self.subject.folder.name)
+        with progress_bar("rows") as bar:
+            task = bar.add_task(f"sweep {name}", total=self.subject.store.rows, note="")
+            gather(
+                self.subject,
+                accumulators,
+                self.section.batch_rows,
+                self.out / SWEEP,
+                lambda rows: bar.update(task, advance=rows),
+            )
+
+
+def open_all(
+    settings: Config,
+    section: AnalyzeConfig,
+    store: Path | None,
+    dictionary: Path | None,
+    out: Path | None,
+) -> Opened:
+    """The store, the dictionary and the folder that the options name, or the configuration."""
+    from analyze.subject import open_subject
+
+    opened = open_store(store or settings.store_path)
+    subject = open_subject(opened, dictionary or settings.dictionary_path, section.device)
+    return Opened(subject, section, out or settings.analysis_path)
 
 
 def rows_table(rows: list[dict[str, Any]], title: str) -> Table:

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from analyze.norms import model_pair
-from analyze.sweep import SweepResult
+from analyze.statistics.firing import Firing
 from pipeline.errors import ConfigError
 from train.dictionary.crosscoder import Crosscoder
 
@@ -58,14 +58,14 @@ def _claim(dictionary: Crosscoder, active: pl.DataFrame, model: str, count: int)
 
 
 def planted_counts(
-    found: list[Claim], result: SweepResult, planted: dict[str, str], ratio: float
+    found: list[Claim], sums: Firing, planted: dict[str, str], ratio: float
 ) -> list[PlantedCount]:
     """How many claimed features fire `ratio` times as often per row on the planted label."""
     counts = []
     for claim in found:
         if claim.model in planted:
             label = planted[claim.model]
-            ratios = result.sums.rate_ratio(result.labels.names.index(label))[claim.features]
+            ratios = sums.rate_ratio(sums.labels.names.index(label))[claim.features]
             there = int(np.count_nonzero(ratios >= ratio))
             counts.append(PlantedCount(claim.model, label, there, len(claim.features)))
     return counts

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from analyze.sweep import SweepResult
+from analyze.statistics.firing import Firing
 from pipeline.errors import DictionaryError
 from train.dictionary.crosscoder import Crosscoder
 
@@ -42,11 +42,10 @@ def relative_decoder_norm(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         return first / (first + second)
 
 
-def norms_table(dictionary: Crosscoder, result: SweepResult) -> pl.DataFrame:
+def norms_table(dictionary: Crosscoder, sums: Firing) -> pl.DataFrame:
     """One line per feature: group, norms, R, firing, and the share of its firing per label."""
     first, second = model_pair(dictionary)
     norms = model_norms(dictionary)
-    sums = result.sums
     shares = sums.shares()
     return pl.DataFrame(
         {
@@ -56,10 +55,10 @@ def norms_table(dictionary: Crosscoder, result: SweepResult) -> pl.DataFrame:
             f"decoder_norm_{second}": norms[second],
             "relative_decoder_norm": relative_decoder_norm(norms[first], norms[second]),
             "density": sums.density,
-            "fires": sums.fires.sum(axis=1).astype(np.int64),
+            "fires": sums.fires.sum(axis=1),
             "activation_sum": sums.activation.sum(axis=1),
-            "activation_max": sums.largest,
-            **{f"share_{label}": shares[:, n] for n, label in enumerate(result.labels.names)},
+            "activation_max": sums.largest.astype(np.float64),
+            **{f"share_{label}": shares[:, n] for n, label in enumerate(sums.labels.names)},
         }
     ).with_columns(pl.col("relative_decoder_norm").fill_nan(None))
 

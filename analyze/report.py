@@ -66,9 +66,9 @@ def write_report(
         groups=group_summary(main.table).to_dicts(),
         bins=bin_counts(main.table),
         sections=[_section(store, main, claim, config) for claim in reversed(main.claims)],
-        labels=main.result.labels.names,
+        labels=main.firing.labels.names,
         label_colors=colors(
-            main.result.labels.names, *(config.planted.get(model) for model in main.models)
+            main.firing.labels.names, *(config.planted.get(model) for model in main.models)
         ),
         histogram=histogram.to_html(full_html=False, include_plotlyjs=True),
     )
@@ -84,12 +84,12 @@ def _section(store: Store, analysis: Analysis, claim: Claim, config: AnalyzeConf
 def _card(
     store: Store, analysis: Analysis, feature: int, label: str | None, config: AnalyzeConfig
 ) -> FeatureCard:
-    sums, names = analysis.result.sums, analysis.result.labels.names
+    sums, names = analysis.firing, analysis.firing.labels.names
     shares = sums.shares()[feature].tolist()
     ratio = None if label is None else float(sums.rate_ratio(names.index(label))[feature])
     contexts = [
         context_of(store, analysis.dictionary, feature, row, value, config.context_rows)
-        for row, value in analysis.result.top.of(feature)
+        for row, value in analysis.top.of(feature)
     ]
     row = analysis.table.row(by_predicate=pl.col("feature") == feature, named=True)
     return FeatureCard(feature, row, list(zip(names, shares, strict=True)), ratio, contexts)

@@ -85,11 +85,15 @@ class ScalingSums:
         shape = (features, width) if directions else (0, width)
         self._along = torch.zeros(shape, dtype=torch.float64, device=device)
         self._null = torch.zeros_like(self._along)
-        self._batches = 0
 
     @torch.no_grad()
-    def update(self, codes: SparseCodes, x: list[Tensor], x_hat: list[Tensor]) -> None:
-        """A batch: codes, scaled inputs and their scaled reconstructions, in hookpoint order."""
+    def update(
+        self, codes: SparseCodes, x: list[Tensor], x_hat: list[Tensor], first_row: int = 0
+    ) -> None:
+        """A batch: codes, scaled inputs and their scaled reconstructions, in hookpoint order.
+
+        first_row: its number in the store, which the null's exchange of rows depends on.
+        """
         pattern, values_N = codes.pattern, codes.values.detach()
         claimed_N = self.claimed_F[pattern.columns]
         squares_N = torch.where(claimed_N, values_N.double().square(), 0)
@@ -105,9 +109,17 @@ class ScalingSums:
             other_BD = residual[self.pair.other]
             self._along += pattern.transposed_product(kept_N, other_BD)
             self._null += pattern.transposed_product(
-                kept_N, other_BD[self._exchanged(len(other_BD))]
+                kept_N, other_BD[self._exchanged(len(other_BD), first_row)]
             )
-        self._batches += 1
+
+    def state(self) -> dict[str, Tensor]:
+        """All sums."""
+        return {**self._sums, "along": self._along, "null": self._null}
+
+    def absorb(self, state: dict[str, Tensor]) -> None:
+        """Adds sums over other rows."""
+        for name, value in self.state().items():
+            value += state[name].to(value.device)
 
     def result(self) -> Scaling:
         """What the rows so far come to."""
@@ -162,9 +174,9 @@ class ScalingSums:
     def _add(self, name: str, columns: Int[Tensor, " entries"], terms_N: Tensor) -> None:
         self._sums[name] += torch.bincount(columns, terms_N, len(self._sums[name]))
 
-    def _exchanged(self, rows: int) -> Tensor:
+    def _exchanged(self, rows: int, first_row: int) -> Tensor:
         """An order of a batch's rows in which no row, if there are several, is where it was."""
-        generator = torch.Generator().manual_seed(NULL_SEED + self._batches)
+        generator = torch.Generator().manual_seed(NULL_SEED + first_row)
         order = torch.randperm(rows, generator=generator)
         moved = torch.empty_like(order)
         moved[order] = order.roll(1)  # one cycle through all rows

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from analyze.command import (
     DictionaryOption,
     OutOption,
-    open_store,
+    open_all,
     read_settings,
     rows_table,
 )
-from pipeline.command import ConfigOption, JsonOption, SetOption, StoreOption, progress_bar
+from pipeline.command import ConfigOption, JsonOption, SetOption, StoreOption
 
 if TYPE_CHECKING:
     import polars as pl
@@ -54,30 +54,19 @@ def scaling(
 ) -> None:
     """Latent scaling: does the other model have what a feature is claimed to be alone with?"""
     settings, section = read_settings(config, set_)
-    from analyze.analysis import check_origin
     from analyze.norms import model_pair
     from analyze.scaling_plots import scaling_figure, scaling_png
     from analyze.scaling_table import scaling_summary, scaling_table
-    from train.device import resolve_device
-    from train.dictionary.artifact import load_dictionary, read_description
+    from analyze.statistics.latent_scaling import LatentScaling
 
-    opened = open_store(store or settings.store_path)
-    folder = dictionary or settings.dictionary_path
-    device = resolve_device(section.device, "analyze.device")
-    loaded = load_dictionary(folder).to(device)
-    check_origin(opened, read_description(folder), folder)
-    with progress_bar("rows") as bar:
-        task = bar.add_task(f"sweep {escape(folder.name)}", total=opened.rows, note="")
-        table = scaling_table(
-            opened, loaded, section.batch_rows, directions, lambda n: bar.update(task, advance=n)
-        )
-    place = out or settings.analysis_path
-    place.mkdir(parents=True, exist_ok=True)
-    files = [place / f"scaling.{kind}" for kind in ("parquet", "csv", "png", "html")]
-    table.write_parquet(files[0])
-    table.write_csv(files[1])
-    scaling_png(table, model_pair(loaded), files[2])
-    scaling_figure(table, model_pair(loaded)).write_html(files[3], include_plotlyjs=True)
+    opened = open_all(settings, section, store, dictionary, out)
+    sums = LatentScaling(opened.subject, section.batch_rows, directions)
+    opened.sweep([sums])
+    loaded = opened.subject.dictionary
+    table, models = scaling_table(loaded, sums), model_pair(loaded)
+    files = opened.tables.write(
+        "scaling", table, partial(scaling_png, table, models), scaling_figure(table, models)
+    )
     _say(scaling_summary(table), files, as_json)
 
 

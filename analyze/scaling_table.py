@@ -1,67 +1,26 @@
-"""The sweep of latent scaling over a store, and its table."""
+"""Latent scaling as a table: a line per feature and pair of hookpoints."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import polars as pl
-import torch
 
-from analyze.norms import model_pair
-from analyze.pairing import HookpointPair, claimed_for, hookpoint_pairs
 from analyze.scaling import Scaling, ScalingSums
-from analyze.sweep import check_fit
-from store.reader import Store
-from store.sweep import sweep
+from analyze.statistics.latent_scaling import LatentScaling
 from train.dictionary.crosscoder import Crosscoder
 
 # Below both a feature counts as specific to its model (arXiv 2504.02922).
 NU_EPS, NU_R = 0.2, 0.5
 
 
-def scaling_table(
-    store: Store,
-    dictionary: Crosscoder,
-    batch_rows: int,
-    directions: bool = False,
-    on_rows: Callable[[int], None] = lambda rows: None,
-) -> pl.DataFrame:
+def scaling_table(dictionary: Crosscoder, sums: LatentScaling) -> pl.DataFrame:
     """One line per feature and pair of hookpoints: betas, nus, direction; null where undefined.
 
-    directions: look for the best direction of the other model where widths are equal, too.
-    `specific`: nu_eps < 0.2 and nu_r < 0.5; null where widths differ. Every row is read, once.
-    Raises DictionaryError if the dictionary does not fit the store or has no pairs of hookpoints.
+    `specific`: nu_eps < 0.2 and nu_r < 0.5; null where widths differ.
     """
-    check_fit(store, dictionary)
-    accumulators = _accumulators(dictionary, directions)
-    for batch in sweep(store, batch_rows):
-        with torch.no_grad():
-            codes = dictionary.encode(batch.activations)
-            x = dictionary.scaled(batch.activations)
-            x_hat = dict(zip(dictionary.outputs, dictionary.decode_scaled(codes), strict=True))
-            whole = [x_hat.get(n, x[n]) for n in range(len(x))]
-        for sums in accumulators:
-            sums.update(codes, x, whole)
-        on_rows(len(batch.rows))
     group = np.array(dictionary.partition.group_of_feature())
-    parts = [_part(dictionary, sums, group) for sums in accumulators]
+    parts = [_part(dictionary, one, group) for one in sums.parts]
     return pl.concat(parts).sort("feature", "other_hookpoint")
-
-
-def _accumulators(dictionary: Crosscoder, directions: bool) -> list[ScalingSums]:
-    claimed = claimed_for(dictionary)
-    first, second = model_pair(dictionary)
-
-    def one(pair: HookpointPair, model: str) -> ScalingSums:
-        wanted = directions or not pair.equal_widths(dictionary)
-        return ScalingSums(dictionary, pair, claimed[model], wanted)
-
-    return [
-        sums
-        for pair in hookpoint_pairs(dictionary)
-        for sums in (one(pair, first), one(pair.reversed(), second))
-    ]
 
 
 def _part(dictionary: Crosscoder, sums: ScalingSums, group: np.ndarray) -> pl.DataFrame:

@@ -29,8 +29,8 @@ def summarize(store: Store, main: Analysis, baselines: list[Analysis]) -> dict[s
         "fve": main.fve,
         "dead_fraction": main.dead_fraction,
         "paired_fraction": {model: store.paired_fraction(model) for model in main.models},
-        "l0": main.result.l0,
-        "held_out_rows": main.result.held_out_rows,
+        "l0": main.l0,
+        "held_out_rows": main.held_out_rows,
         "planted": planted,
         "planted_of": planted_of,
         "groups": group_summary(main.table).to_dicts(),
@@ -41,7 +41,7 @@ def summarize(store: Store, main: Analysis, baselines: list[Analysis]) -> dict[s
                 "recipe": analysis.recipe,
                 "fve": analysis.fve,
                 "dead_fraction": analysis.dead_fraction,
-                "l0": analysis.result.l0,
+                "l0": analysis.l0,
                 "relative_decoder_norm_bins": bin_counts(analysis.table),
             }
             for analysis in baselines

@@ -163,6 +163,10 @@ class Store:
             for c in range(lowest, highest)
         ]
 
+    def chunk_of(self, row: int) -> int:
+        """The chunk that a row lies in."""
+        return int(np.searchsorted(self.chunk_rows_before, row, side="right")) - 1
+
     @cached_property
     def documents(self) -> Documents:
         """Texts, labels, sources and hashes of the documents of all parts."""

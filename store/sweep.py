@@ -26,8 +26,9 @@ def sweep(
     validation_fraction: float = 0.0,
     limit: int | None = None,
     verify: bool = True,
+    chunks: range | None = None,
 ) -> Iterator[Batch]:
-    """Yields batches of at most `batch_rows` rows.
+    """Yields batches of at most `batch_rows` rows, of these chunks alone where they are given.
 
     A `limit` takes the same share of every chunk, so that a corpus in the order of its domains is
     not judged by its first one. With `verify`, a chunk's bytes are compared with its checksums
@@ -38,8 +39,10 @@ def sweep(
     if limit is not None and limit < selection.rows:
         seen = np.cumsum(quotas).astype(object)  # the products may exceed 64 bits
         quotas = np.diff(limit * seen // selection.rows, prepend=0).astype(np.int64)
-    chunks: list[int] = np.flatnonzero(quotas).tolist()
-    for chunk, following in zip_longest(chunks, chunks[1:]):
+    wanted: list[int] = np.flatnonzero(quotas).tolist()
+    if chunks is not None:
+        wanted = [chunk for chunk in wanted if chunk in chunks]
+    for chunk, following in zip_longest(wanted, wanted[1:]):
         if verify:
             _check_once(store, chunk)
         if following is not None:

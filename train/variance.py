@@ -50,25 +50,41 @@ class VarianceExplained:
 
         Raises DictionaryError if activations or reconstructions were not finite.
         """
-        if self._sum is None or not self._rows:
+        if self._sum is None:
             return None
-        if not math.isfinite(self._squares):
-            raise DictionaryError(
-                f"{self._hookpoint}: activations in the store are not finite; "
-                "look for the damage with `store verify`"
-            )
-        if not math.isfinite(self._error):
-            raise DictionaryError(
-                f"{self._hookpoint}: reconstructions are not finite; check the store with "
-                "`store verify`, then lower train.lr and train anew"
-            )
-        variance = self.variance
-        return None if variance is None else 1 - self._error / variance
+        return fve(self._hookpoint, self._error, self._squares, self._sum, self._rows)
 
     @property
     def variance(self) -> float | None:
         """Sum of squared distances from the rows' mean; None if it is nothing but rounding."""
-        if self._sum is None or not self._rows:
-            return None
-        variance = self._squares - float(self._sum.square().sum()) / self._rows
-        return variance if variance > NO_VARIANCE * self._squares else None
+        return None if self._sum is None else variance(self._squares, self._sum, self._rows)
+
+
+def fve(hookpoint: str, error: float, squares: float, total_D: Tensor, rows: int) -> float | None:
+    """Fraction of variance explained; None if there is no variance.
+
+    error: summed squared error; squares, total_D: sums of |x|^2 and of x over the rows. Raises
+    DictionaryError if activations or reconstructions were not finite; `hookpoint` is named in it.
+    """
+    if not rows:
+        return None
+    if not math.isfinite(squares):
+        raise DictionaryError(
+            f"{hookpoint}: activations in the store are not finite; "
+            "look for the damage with `store verify`"
+        )
+    if not math.isfinite(error):
+        raise DictionaryError(
+            f"{hookpoint}: reconstructions are not finite; check the store with "
+            "`store verify`, then lower train.lr and train anew"
+        )
+    whole = variance(squares, total_D, rows)
+    return None if whole is None else 1 - error / whole
+
+
+def variance(squares: float, total_D: Tensor, rows: int) -> float | None:
+    """Sum of squared distances from the rows' mean; None if it is nothing but rounding."""
+    if not rows:
+        return None
+    found = squares - float(total_D.square().sum()) / rows
+    return found if found > NO_VARIANCE * squares else None

@@ -9,15 +9,24 @@ import pytest
 from analyze.scaling_cli import _say
 from analyze.scaling_plots import scaling_figure, scaling_png
 from analyze.scaling_table import scaling_summary, scaling_table
-from train.dictionary.artifact import load_dictionary
+from analyze.statistics.latent_scaling import LatentScaling
+from analyze.subject import open_subject
+from analyze.sweep.gather import gather
 
 from .conftest import A, B
 from .test_cli import _analyze
 
 
+def _table(store, folder, batch_rows):
+    subject = open_subject(store, folder)
+    sums = LatentScaling(subject, batch_rows)
+    gather(subject, [sums], batch_rows)
+    return scaling_table(subject.dictionary, sums)
+
+
 @pytest.fixture(scope="module")
 def table(known_store, dfc_folder) -> pl.DataFrame:
-    return scaling_table(known_store, load_dictionary(dfc_folder), batch_rows=7)
+    return _table(known_store, dfc_folder, 7)
 
 
 def equal_widths() -> pl.DataFrame:
@@ -60,7 +69,7 @@ def test_widths_that_differ_have_directions_and_no_nus(table):
 
 
 def test_the_batch_size_plays_no_part_but_in_the_null(known_store, dfc_folder, table):
-    other = scaling_table(known_store, load_dictionary(dfc_folder), batch_rows=50)
+    other = _table(known_store, dfc_folder, 50)
     for name in ("beta_eps_own", "beta_r_own", "direction"):
         wanted = table[name].drop_nulls().to_list()
         assert other[name].drop_nulls().to_list() == pytest.approx(wanted, rel=1e-4, abs=1e-6)
