@@ -1,0 +1,1 @@
+"""The language models again, with their activations edited: what the dictionary means to them."""
