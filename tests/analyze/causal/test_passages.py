@@ -289,7 +289,7 @@ def test_other_weights_are_refused(harvested, passages, tmp_path):
     config, store = harvested
     plain = AutoModelForCausalLM.from_pretrained(config.models["a"].path, dtype=torch.float32)
     with torch.no_grad():
-        plain.model.layers[0].mlp.down_proj.weight.mul_(3)
+        plain.model.layers[0].mlp.down_proj.weight.mul_(-30)
     plain.save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(config.models["a"].path).save_pretrained(tmp_path)
     right = open_models(store, config.models)
