@@ -15,7 +15,8 @@ from analyze.exclusive import (
     claims,
     planted_counts,
 )
-from analyze.norms import model_pair, norms_table
+from analyze.norms import model_pair
+from analyze.norms_table import norms_table
 from analyze.statistics.firing import Firing
 from analyze.statistics.kept_rows import KeptRows
 from analyze.statistics.reconstruction import Reconstruction
@@ -103,7 +104,7 @@ def analyze(
     top = KeptRows("top", subject.features, config.contexts)
     reconstruction = Reconstruction(subject)
     gather(subject, [firing, top, reconstruction], config.batch_rows, folder, on_rows)
-    table = norms_table(subject.dictionary, firing)
+    table = norms_table(subject.dictionary, firing, config)
     found = claims(subject.dictionary, table, config.top_features, config.min_fires)
     planted = planted_counts(found, firing, config.planted, config.planted_ratio)
     return Analysis(subject, firing, top, reconstruction, table, found, planted)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.errors import ConfigError
 from pipeline.specs import Section
@@ -21,9 +21,45 @@ class AnalyzeConfig(Section):
     contexts: int = Field(
         8, gt=0, description="text contexts per feature, each of another document"
     )
+    report_features: int = Field(
+        2000, gt=0, description="features in the table of report.html, strongest claims first"
+    )
     context_rows: int = Field(24, gt=0, description="rows of text shown on either side of a firing")
     min_fires: int = Field(
         10, gt=0, description="features that fire on fewer rows are not claimed for any model"
+    )
+    norm_exclusive: float = Field(
+        0.9,
+        ge=0.5,
+        lt=1,
+        description="a feature is tagged as one model's only where that model's share of its "
+        "decoder norms, R or 1 - R, is above this",
+    )
+    norm_shared: float = Field(
+        0.6,
+        ge=0.5,
+        lt=1,
+        description="a feature is tagged as shared where neither model's share of its decoder "
+        "norms is above this",
+    )
+    match_cosine: float = Field(
+        0.7,
+        gt=0,
+        le=1,
+        description="compare: a feature has a counterpart in another dictionary where one's "
+        "decoder directions have at least this cosine with its own",
+    )
+    match_correlation: float = Field(
+        0.7,
+        gt=0,
+        le=1,
+        description="compare: the same for the correlation of activations over the store's rows",
+    )
+    match_candidates: int = Field(
+        16,
+        gt=0,
+        description="compare: features of the other dictionary, nearest by direction, that each "
+        "feature's activations are held against",
     )
     planted: dict[str, str] = Field(
         {},
@@ -36,6 +72,15 @@ class AnalyzeConfig(Section):
         description="a feature counts for the planted domain if it fires at least this many times "
         "as often per row there as elsewhere",
     )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> AnalyzeConfig:
+        if self.norm_shared > self.norm_exclusive:
+            raise ValueError(
+                f"norm_shared ({self.norm_shared:g}) is above norm_exclusive "
+                f"({self.norm_exclusive:g}); a feature would have both tags"
+            )
+        return self
 
 
 def check_models(planted: dict[str, str], models: Iterable[str]) -> None:

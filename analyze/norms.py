@@ -1,20 +1,26 @@
-"""Decoder norms per feature, and what they say of exclusivity.
+"""Decoder and encoder norms per feature, and what they say of exclusivity.
 
 Relative decoder norm R = |d^A| / (|d^A| + |d^B|) (arXiv 2602.11729): 1 A alone, 0.5 both, 0 B
 alone. Norms are in the dictionary's scaled units, in which every model's median activation norm
-is the same; in raw units they could not be compared across models.
+is the same; in raw units they could be compared across models only if these were equally large.
+An encoder's norm is what the activation grows by per unit along it: scaling inputs by s makes it
+smaller by s, decoders larger. H hookpoints, F features, V features visible to a hookpoint, D width.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import polars as pl
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from analyze.statistics.firing import Firing
 from pipeline.errors import DictionaryError
 from train.dictionary.crosscoder import Crosscoder
 
 BINS = ((0.0, 0.2), (0.2, 0.8), (0.8, 1.0))
+SHARED, OTHER = "shared", "other"  # tags, beside `<model>_only`
+BLOCK = 4096  # features whose decoders are widened to float64 at a time
 
 
 def model_pair(dictionary: Crosscoder) -> tuple[str, str]:
@@ -28,8 +34,32 @@ def model_pair(dictionary: Crosscoder) -> tuple[str, str]:
 
 
 def model_norms(dictionary: Crosscoder) -> dict[str, np.ndarray]:
-    """Decoder norm per model (F,); over all hookpoints of the model, as of one vector."""
-    squares = dictionary.decoder_norms().detach().square().cpu().double().numpy()
+    """Decoder norm per model (F,), scaled units; over a model's hookpoints, as of one vector."""
+    return _per_model(dictionary, dictionary.decoder_norms())
+
+
+def raw_model_norms(dictionary: Crosscoder) -> dict[str, np.ndarray]:
+    """Decoder norm per model (F,) in the units of its activations: each hookpoint's over its scale.
+
+    The same for a dictionary whose scale is folded into its weights, which are raw then.
+    """
+    total_scale_H = dictionary.norm_scale * dictionary.scale
+    return _per_model(dictionary, dictionary.decoder_norms() / total_scale_H[:, None])
+
+
+def encoder_norms(dictionary: Crosscoder) -> dict[str, np.ndarray]:
+    """Encoder norm per model (F,), activation per scaled unit; 0 where none of its is read."""
+    norms_HF = dictionary.b_enc.new_zeros(len(dictionary.hookpoints), dictionary.b_enc.numel())
+    for n in dictionary.inputs:
+        own_V = dictionary.W_enc[str(n)].norm(dim=1) / dictionary.norm_scale[n]
+        norms_HF[n, dictionary.visibility(n).features_V] = own_V
+    return _per_model(dictionary, norms_HF)
+
+
+def _per_model(
+    dictionary: Crosscoder, norms_HF: Float[Tensor, "hookpoints features"]
+) -> dict[str, np.ndarray]:
+    squares = norms_HF.detach().cpu().double().square().numpy()
     norms: dict[str, np.ndarray] = {}
     for number, hookpoint in enumerate(dictionary.hookpoints):
         norms[hookpoint.model] = norms.get(hookpoint.model, 0.0) + squares[number]
@@ -42,25 +72,58 @@ def relative_decoder_norm(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         return first / (first + second)
 
 
-def norms_table(dictionary: Crosscoder, sums: Firing) -> pl.DataFrame:
-    """One line per feature: group, norms, R, firing, and the share of its firing per label."""
-    first, second = model_pair(dictionary)
-    norms = model_norms(dictionary)
-    shares = sums.shares()
-    return pl.DataFrame(
-        {
-            "feature": np.arange(dictionary.partition.features),
-            "group": dictionary.partition.group_of_feature(),
-            f"decoder_norm_{first}": norms[first],
-            f"decoder_norm_{second}": norms[second],
-            "relative_decoder_norm": relative_decoder_norm(norms[first], norms[second]),
-            "density": sums.density,
-            "fires": sums.fires.sum(axis=1),
-            "activation_sum": sums.activation.sum(axis=1),
-            "activation_max": sums.largest.astype(np.float64),
-            **{f"share_{label}": shares[:, n] for n, label in enumerate(sums.labels.names)},
-        }
-    ).with_columns(pl.col("relative_decoder_norm").fill_nan(None))
+def norm_difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """0.5 (1 + (|d^B| - |d^A|) / max) per feature (arXiv 2504.02922); NaN where both are 0.
+
+    0 A alone, 1 B alone: an older form of R, a function of it that runs the other way.
+    """
+    with np.errstate(invalid="ignore"):
+        return 0.5 * (1 + (second - first) / np.maximum(first, second))
+
+
+def tags(
+    relative: np.ndarray, models: tuple[str, str], exclusive: float, shared: float
+) -> list[str]:
+    """What R says of each feature: `<model>_only`, `shared` or `other`, which NaN is, too.
+
+    The larger of R and 1 - R: above `exclusive` that model's alone, up to `shared` shared
+    (arXiv 2504.02922 has 0.9 and 0.6).
+    """
+    first, second = models
+    larger = np.maximum(relative, 1 - relative)
+    return np.select(
+        [(larger > exclusive) & (relative > 0.5), larger > exclusive, larger <= shared],
+        [only(first), only(second), SHARED],
+        OTHER,
+    ).tolist()
+
+
+def only(model: str) -> str:
+    """The tag of features that this model has alone."""
+    return f"{model}_only"
+
+
+def decoder_cosine(dictionary: Crosscoder, pairs: list[tuple[int, int]]) -> np.ndarray:
+    """Cosine of both models' decoders per feature (F,), each over its hookpoints of the pairs.
+
+    pairs: numbers of reconstructed hookpoints of equal width. Scaled units. NaN where a model
+    does not see the feature or has no norm. Needs a block of decoders at a time in float64.
+    """
+    features = dictionary.partition.features
+    sums_3F = torch.zeros(3, features, dtype=torch.float64)
+    for numbers in pairs:
+        seen = [dictionary.visibility(n).local_F for n in numbers]
+        both_S = ((seen[0] >= 0) & (seen[1] >= 0)).nonzero().squeeze(1)
+        for block_S in both_S.split(BLOCK):
+            own, other = (
+                dictionary.W_dec[str(n)].detach()[local_F[block_S]].double()
+                * dictionary.norm_scale[n].double()
+                for n, local_F in zip(numbers, seen, strict=True)
+            )
+            products = [(own * other).sum(1), own.square().sum(1), other.square().sum(1)]
+            sums_3F[:, block_S.cpu()] += torch.stack(products).cpu()
+    product_F, own_F, other_F = sums_3F
+    return (product_F / (own_F * other_F).sqrt()).numpy()
 
 
 def group_summary(table: pl.DataFrame) -> pl.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 
 matplotlib.use("Agg")
 
-BIN_WIDTH = 0.02
+BIN_WIDTH, LINE = 0.02, "#555555"
 FIRST, SECOND, NEUTRAL = "#d95f02", "#1b6ca8", ["#8c8c8c", "#2a9d5c", "#9b4f96", "#c2a500"]
 
 
@@ -38,27 +39,40 @@ def axis_title(models: tuple[str, str]) -> str:
     return f"relative decoder norm (0: {models[1]} alone, 1: {models[0]} alone)"
 
 
-def histogram_png(table: pl.DataFrame, models: tuple[str, str], path: Path) -> None:
-    """Stacked histogram by partition group, alive features only, logarithmic counts."""
+def tag_edges(exclusive: float, shared: float) -> list[float]:
+    """Where, along R, features begin to be called exclusive, and shared."""
+    return [1 - exclusive, 1 - shared, shared, exclusive]
+
+
+def histogram_png(
+    table: pl.DataFrame, models: tuple[str, str], path: Path, edges: Sequence[float] = ()
+) -> None:
+    """Stacked histogram by partition group, alive features only, logarithmic counts.
+
+    edges: values of R to draw a line at.
+    """
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
     groups = _alive_by_group(table)
-    edges = [number * BIN_WIDTH for number in range(round(1 / BIN_WIDTH) + 1)]
     axes.hist(
         [values for _, values in groups],
-        bins=edges,
+        bins=[number * BIN_WIDTH for number in range(round(1 / BIN_WIDTH) + 1)],
         stacked=True,
         label=[f"{name} ({len(values)})" for name, values in groups],
         color=colors([name for name, _ in groups], *models),
         log=True,
     )
+    for edge in edges:
+        axes.axvline(edge, color=LINE, linewidth=0.8, linestyle="--")
     axes.set_xlabel(axis_title(models))
     axes.set_ylabel("alive features")
     figure.legend(title="group", loc="outside right upper")
     figure.savefig(path, dpi=150)
 
 
-def histogram_figure(table: pl.DataFrame, models: tuple[str, str]) -> go.Figure:
+def histogram_figure(
+    table: pl.DataFrame, models: tuple[str, str], edges: Sequence[float] = ()
+) -> go.Figure:
     """The same histogram, interactive."""
     groups = _alive_by_group(table)
     shades = colors([name for name, _ in groups], *models)
@@ -73,6 +87,8 @@ def histogram_figure(table: pl.DataFrame, models: tuple[str, str]) -> go.Figure:
             for (name, values), shade in zip(groups, shades, strict=True)
         ]
     )
+    for edge in edges:
+        figure.add_vline(edge, line_width=1, line_dash="dash", line_color=LINE)
     figure.update_layout(
         barmode="stack",
         template="plotly_white",
