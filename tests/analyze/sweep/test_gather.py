@@ -7,6 +7,8 @@ import torch
 from analyze.statistics.firing import Firing
 from analyze.statistics.kept_rows import KeptRows
 from analyze.statistics.latent_scaling import LatentScaling
+from analyze.statistics.moments import Moments
+from analyze.statistics.readout import Readout
 from analyze.statistics.reconstruction import Reconstruction
 from analyze.subject import open_subject
 from analyze.sweep import gather as module
@@ -23,6 +25,8 @@ def everything(subject):
         KeptRows("sample", subject.features, 5),
         Reconstruction(subject),
         LatentScaling(subject, BATCH, directions=True),
+        Moments(subject),
+        Readout(subject),
     ]
 
 
