@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -76,6 +76,8 @@ transfer.__doc__ = "\n\n".join([transfer.__doc__ or "", *PARAGRAPHS])
 
 
 def _say(summary: pl.DataFrame, maps: pl.DataFrame, files: list[Path], as_json: bool) -> None:
+    import polars as pl
+
     if as_json:
         value = {
             "groups": summary.to_dicts(),
@@ -85,11 +87,18 @@ def _say(summary: pl.DataFrame, maps: pl.DataFrame, files: list[Path], as_json: 
         print(json.dumps(value, indent=2))
         return
     out = Console()
-    out.print(rows_table(maps.to_dicts(), "maps between the models' activations"))
+    by_exponent = maps.with_columns(pl.col("ridge").map_elements("{:g}".format, pl.String))
+    out.print(rows_table(_spaced(by_exponent), "maps between the models' activations"))
     if summary.is_empty():
         print("no feature fired on any row of the store")
     else:
-        short = {name: name.removeprefix("median_") for name in summary.columns}
         title = "features that fired, by whose they may be: medians"
-        out.print(rows_table(summary.rename(short).to_dicts(), title))
+        shown = summary.drop("median_mapped_norm", "median_round_trip")
+        out.print(rows_table(_spaced(shown), title))
     print(f"written: {', '.join(str(file) for file in files)}")
+
+
+def _spaced(table: pl.DataFrame) -> list[dict[str, Any]]:
+    """Lines with headings that break between words: a terminal is narrow."""
+    names = {name: name.removeprefix("median_").replace("_", " ") for name in table.columns}
+    return table.rename(names).to_dicts()
