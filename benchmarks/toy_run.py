@@ -35,16 +35,19 @@ ALIVE_ROWS, ALIVE_SEED = 65_536, 1_000_003
 class ToyTraining:
     """How dictionaries are trained: on `rows` rows of a store, passed again as `steps` need it.
 
-    exclusive: share of the DFC's features that each model sees alone; points: of the learning
-    curve; device: as train.device.
+    exclusive: share of the DFC's features that each model sees alone; auxk, dead_after_rows and
+    device: as in the train section (d // 2 dead features a row, its default, would take longer
+    than all else at k 8); points: of the learning curve.
     """
 
     rows: int
     steps: int
     batch_rows: int = 1024
     k: int = 8
-    lr: float = 1e-3
+    lr: float = 3e-3
     exclusive: float = 0.05
+    auxk: int = 32
+    dead_after_rows: int = 50_000
     points: int = 20
     recipes: tuple[str, ...] = RECIPES
     device: str = "auto"
@@ -63,6 +66,7 @@ class ToyTraining:
                 "exclusive": dict.fromkeys(MODELS, self.exclusive),
                 "k": self.k,
                 "lr": self.lr,
+                "auxk": self.auxk,
                 "steps": steps,
                 "batch_rows": self.batch_rows,
                 "seed": seed,
@@ -70,7 +74,7 @@ class ToyTraining:
                 "decay_start": steps * 4 // 5,
                 "threshold_start": steps // 2,
                 "threshold_beta": 0.99,
-                "dead_after_rows": max(1, min(200_000, steps * self.batch_rows // 10)),
+                "dead_after_rows": self.dead_after_rows,
                 "validation_rows": min(32_768, self.rows),
                 "validate_every": steps,
                 "log_every": min(100, steps),
