@@ -16,6 +16,7 @@ from torch import Tensor
 from analyze.subject import Subject
 from store.loader import Batch
 from train.dictionary.codes import SparseCodes
+from train.dictionary.crosscoder import Activations
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Seen:
 
     x_hat: x itself at hookpoints that are not reconstructed. rows, documents, labels: (batch,),
     numbers in the store, and in the subject's labels; held_out: bool (batch,), rows of documents
-    that training did not see.
+    that training did not see; activations: the raw rows, for what else is to be made of them.
     """
 
     codes: SparseCodes
@@ -59,6 +60,7 @@ class Seen:
     documents: np.ndarray
     labels: np.ndarray
     held_out: np.ndarray
+    activations: Activations
 
     @cached_property
     def entries(self) -> Entries:
@@ -88,4 +90,5 @@ def look(subject: Subject, batch: Batch, chunk: int) -> Seen:
     x_hat = [written.get(number, x_BD) for number, x_BD in enumerate(x)]
     documents = store.document_chunk(chunk)[batch.rows - store.chunk_rows_before[chunk]]
     labels = subject.labels.of_document[documents]
-    return Seen(codes, x, x_hat, batch.rows, documents, labels, subject.held_out[documents])
+    held_out = subject.held_out[documents]
+    return Seen(codes, x, x_hat, batch.rows, documents, labels, held_out, activations)

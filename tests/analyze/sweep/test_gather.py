@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from analyze.compare.coactivation import Coactivation
+from analyze.compare.directions import nearest
 from analyze.statistics.firing import Firing
 from analyze.statistics.kept_rows import KeptRows
 from analyze.statistics.latent_scaling import LatentScaling
@@ -25,6 +27,7 @@ def everything(subject):
         KeptRows("sample", subject.features, 5),
         Reconstruction(subject),
         LatentScaling(subject, BATCH, directions=True),
+        Coactivation(subject, subject, nearest(subject.dictionary, subject.dictionary, 3)),
         Moments(subject),
         Readout(subject),
     ]
