@@ -54,7 +54,7 @@ DESCRIPTIONS = (
     ("explanations_explanation", "what a language model took the feature for"),
     ("explanations_detection", "balanced accuracy of telling by it where the feature fires"),
     ("band", "top, or the band of activation quantiles that the context is of"),
-    ("rank", "place within the band, 0 first"),
+    ("rank", "place within the band, or within a list of features or tokens"),
     ("document", "number of the document in the store"),
     ("label", "the document's label"),
     ("row", "row of the store on which the feature fires"),
