@@ -38,7 +38,7 @@ def fidelity_png(table: pl.DataFrame, path: Path) -> None:
             [place + width * 0.46 for place in places],
             color="black",
             lw=1.2,
-            label="of mean ablation" if number == len(models) - 1 else None,
+            label="of mean ablation" if number == len(models) - 1 else "_none",
         )
     axes.set_xticks(range(len(labels)), labels, rotation=30 if len(labels) > 6 else 0)
     for height in (0, 1):  # as bad as the ablation, as good as the model itself
@@ -95,8 +95,10 @@ def _drawn(value: float | None) -> float:
     return float("nan") if value is None else max(value, LOWEST)
 
 
-def _words(line: dict[str, float]) -> str:
+def _words(line: dict[str, float | None]) -> str:
     entropies = ", ".join(
         f"{name} {line[f'ce_{name}']:.3f}" for name in ("clean", "reconstruction", "zero", "mean")
     )
-    return f"cross entropy {entropies} nats<br>KL {line['kl_reconstruction']:.3f} nats"
+    recovered = line["loss_recovered"]
+    exact = "" if recovered is None else f"recovered {recovered:.3f}<br>"
+    return f"{exact}cross entropy {entropies} nats<br>KL {line['kl_reconstruction']:.3f} nats"
