@@ -73,16 +73,22 @@ class Opened:
 
     def sweep(self, accumulators: Sequence[Accumulator]) -> None:
         """Fills accumulators with all rows, from disk or by one pass, under a progress bar."""
+        self.sweep_into(self.subject, accumulators, self.out / SWEEP)
+
+    def sweep_into(
+        self, subject: Subject, accumulators: Sequence[Accumulator], folder: Path
+    ) -> None:
+        """The same for another subject, whose sums are kept in `folder`."""
         from analyze.sweep.gather import gather
 
-        name = escape(self.subject.folder.name)
         with progress_bar("rows") as bar:
-            task = bar.add_task(f"sweep {name}", total=self.subject.store.rows, note="")
+            name = escape(subject.folder.name)
+            task = bar.add_task(f"sweep {name}", total=subject.store.rows, note="")
             gather(
-                self.subject,
+                subject,
                 accumulators,
                 self.section.batch_rows,
-                self.out / SWEEP,
+                folder,
                 lambda rows: bar.update(task, advance=rows),
             )
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
 from pydantic import Field, model_validator
 
 from pipeline.errors import ConfigError
 from pipeline.specs import Section
+
+EvidenceName = Literal["readout_ratio", "direction"]
+NullName = Literal["copy", "shared"]
 
 
 class AnalyzeConfig(Section):
@@ -41,6 +45,48 @@ class AnalyzeConfig(Section):
         lt=1,
         description="a feature is tagged as shared where neither model's share of its decoder "
         "norms is above this",
+    )
+    candidate_norm: float = Field(
+        0.7,
+        ge=0.5,
+        lt=1,
+        description="exclusivity: a feature that both models see may be called one model's only "
+        "where that model's share of its decoder norms is above this; features of exclusive groups "
+        "always may",
+    )
+    fdr: float = Field(
+        0.05,
+        gt=0,
+        lt=1,
+        description="exclusivity: share of the features called exclusive that may be false",
+    )
+    counterpart: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="exclusivity: a feature has a linear counterpart, whatever its p-value, where "
+        "the other model's activations tell at least this share of what the own ones tell of it",
+    )
+    evidence: list[EvidenceName] = Field(
+        ["readout_ratio"],
+        min_length=1,
+        description="exclusivity: evidence that must all be beyond its null: readout_ratio, "
+        "direction",
+    )
+    nulls: list[NullName] = Field(
+        ["copy", "shared"],
+        min_length=1,
+        description="exclusivity: nulls that p-values are of, the largest counts: copy (the recipe "
+        "trained on one model beside a copy of itself), shared (this dictionary's shared features)",
+    )
+    null_runs: int = Field(1, gt=0, description="exclusivity: dictionaries trained on copies")
+    null_share: float = Field(
+        1.0, gt=0, le=1, description="exclusivity: length of such a training, as a share of the own"
+    )
+    null_noise: bool = Field(
+        True,
+        description="exclusivity: blur the copy by what the best linear map fails to predict; "
+        "false: an exact rotated copy",
     )
     match_cosine: float = Field(
         0.7,

@@ -20,30 +20,32 @@ import torch
 from analyze.labels import Labels, read_labels
 from pipeline.errors import DictionaryError
 from store.files import json_bytes
+from store.loader import Batch
 from store.reader import Store
 from train.device import resolve_device
 from train.dictionary.artifact import CONFIG, WEIGHTS, load_dictionary, read_description
 from train.dictionary.crosscoder import Activations, Crosscoder
 
 
-def as_stored(activations: Activations) -> Activations:
+def as_stored(batch: Batch) -> Activations:
     """The rows as they are."""
-    return activations
+    return batch.activations
 
 
 @dataclass(frozen=True)
 class Subject:
     """A dictionary and the rows that it is held against.
 
-    folder: the dictionary's; description: its config.json; view: what is done to raw activations
-    before the dictionary sees them, and view_name what that is called: a null changes them.
+    folder: the dictionary's; description: its config.json; view: the raw
+    activations that the dictionary sees of a batch, and view_name what that is called: a null
+    changes them.
     """
 
     store: Store
     dictionary: Crosscoder
     folder: Path
     description: dict[str, Any] = field(default_factory=dict)
-    view: Callable[[Activations], Activations] = as_stored
+    view: Callable[[Batch], Activations] = as_stored
     view_name: str = "as stored"
 
     @property

@@ -125,7 +125,11 @@ class StoreRows:
 
     def first_batch(self) -> dict[str, Tensor]:
         """Activations of the whole of batch 0."""
-        return self._whole.read(0).activations
+        return self.whole_batch(0).activations
+
+    def whole_batch(self, number: int) -> Batch:
+        """A batch of all ranks together."""
+        return self._whole.read(number)
 
     def validation(self) -> Iterator[Batch]:
         """Held-out rows, spread over the store, in storage order."""
@@ -142,7 +146,7 @@ class StoreRows:
     def damage(self, first: int, last: int) -> str | None:
         """Reads batches again to find values that are not finite."""
         for number in range(first, last):
-            for name, x_BD in self._whole.read(number).activations.items():
+            for name, x_BD in self.whole_batch(number).activations.items():
                 if not x_BD.isfinite().all():
                     return (
                         f"{self.name}: {name}: activations of batch {number + 1} are not finite; "

@@ -83,7 +83,7 @@ class Seen:
 def look(subject: Subject, batch: Batch, chunk: int) -> Seen:
     """Encodes and decodes a batch that lies within one chunk of the store."""
     dictionary, store = subject.dictionary, subject.store
-    activations = subject.view(batch.activations)
+    activations = subject.view(batch)
     codes = dictionary.encode(activations)
     x = dictionary.scaled(activations)
     written = dict(zip(dictionary.outputs, dictionary.decode_scaled(codes), strict=True))

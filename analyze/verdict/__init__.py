@@ -1,0 +1,1 @@
+"""Which features only one model has, and how often such a verdict is wrong."""

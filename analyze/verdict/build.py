@@ -1,0 +1,105 @@
+"""The verdict of a dictionary: its evidence, its nulls, each swept once and kept on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+from torch import Tensor
+
+from analyze.config import AnalyzeConfig
+from analyze.norms import model_pair
+from analyze.null.pair import NullPair, base_model, null_pair
+from analyze.null.train import null_config, train_null
+from analyze.pairing import hookpoint_pairs
+from analyze.statistics.moments import Moments
+from analyze.subject import Subject
+from analyze.sweep.accumulator import Accumulator
+from analyze.transfer.ridge import ridge_map
+from analyze.verdict.evidence import Sums, evidence_table, fresh_sums
+from analyze.verdict.judge import copy_null, judge, shared_null, smallest_p
+from train.steps import OnStep
+
+SweepInto = Callable[[Subject, Sequence[Accumulator], Path], None]
+TrainBar = Callable[[int, int], OnStep]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """table: a line per candidate; evidence: a line per feature; nulls: what p-values are of."""
+
+    table: pl.DataFrame
+    evidence: pl.DataFrame
+    nulls: dict[str, pl.DataFrame]
+    smallest_p: float
+
+
+def exclusivity(
+    subject: Subject,
+    config: AnalyzeConfig,
+    folder: Path,
+    sweep_into: SweepInto,
+    train_bar: TrainBar = lambda run, steps: lambda done, note: None,
+) -> Verdict:
+    """Judges every candidate of a dictionary.
+
+    folder: of the analysis; nulls lie in its folder `null`. sweep_into(subject, accumulators,
+    place) fills accumulators; train_bar(run, steps) is told of a training's steps. Raises
+    DictionaryError or ConfigError where a null that is asked for cannot be had.
+    """
+    sums = fresh_sums(subject, config.batch_rows)
+    sweep_into(subject, sums.all, folder / "sweep")
+    evidence = evidence_table(subject, sums, config)
+    nulls: dict[str, pl.DataFrame] = {}
+    models = model_pair(subject.dictionary)
+    if "copy" in config.nulls:
+        noise = unpredicted(subject, sums.moments) if config.null_noise else {}
+        tables = [
+            _null_table(subject, config, run, noise, folder, sweep_into, train_bar)
+            for run in range(config.null_runs)
+        ]
+        nulls["copy"] = copy_null(tables, models)
+    if "shared" in config.nulls:
+        nulls["shared"] = shared_null(evidence, models)
+    judged = judge(evidence, nulls, config)
+    return Verdict(judged, evidence, nulls, smallest_p(nulls, config))
+
+
+def unpredicted(subject: Subject, moments: Moments) -> dict[str, Tensor]:
+    """Covariance (raw units) of what the other model does not predict, by the base's hookpoint.
+
+    From held-out rows where there are some, else from those that the map was fitted on.
+    """
+    dictionary = subject.dictionary
+    base = base_model(dictionary)
+    found = {}
+    for pair in hookpoint_pairs(dictionary):
+        seen = pair if dictionary.hookpoints[pair.own].model == base else pair.reversed()
+        own, other = moments.slices[seen.own], moments.slices[seen.other]
+        training, held_out = moments.training(), moments.held_out()
+        judged = held_out if held_out.rows else training
+        error_TT = ridge_map(training, judged, other, own).error_TT
+        scale = float(dictionary.scale[seen.own] * dictionary.norm_scale[seen.own])
+        found[dictionary.hookpoints[seen.own].name] = error_TT.cpu() / scale**2
+    return found
+
+
+def _null_table(
+    subject: Subject,
+    config: AnalyzeConfig,
+    run: int,
+    noise: dict[str, Tensor],
+    folder: Path,
+    sweep_into: SweepInto,
+    train_bar: TrainBar,
+) -> pl.DataFrame:
+    """The evidence of a dictionary trained on a pair without differences."""
+    pair: NullPair = null_pair(subject.dictionary, run, noise)
+    place = folder / "null" / str(run)
+    training = null_config(subject, run, config.null_share, config.device)
+    null = train_null(subject, pair, training, place, train_bar(run, training.steps))
+    sums: Sums = fresh_sums(null, config.batch_rows)
+    sweep_into(null, sums.all, place / "sweep")
+    return evidence_table(null, sums, config)

@@ -1,0 +1,146 @@
+"""Is the false-discovery rate of `analyze exclusivity` what it says? On pairs whose truth is known.
+
+    python -m benchmarks.verdict                              # ten minutes on two cores
+    python -m benchmarks.verdict --concepts 2048 --widths 256 192 --features 1024 --steps 6000
+
+Toy models (benchmarks/toy_model.py), a DFC and a plain crosscoder trained on each by the real
+trainer, then the verdict with its own nulls at 1, 5, 10 and 20 %. A call is false unless the
+feature recovers a concept that only its model has (cosine > 0.8). Printed per dictionary, over all
+seeds: candidates, how many of them are truly exclusive, calls, their actual share of false ones,
+the share of the truly exclusive ones that are called, and for comparison what membership in an
+exclusive group, or the relative decoder norm alone, comes to as a claim.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import polars as pl
+import typer
+
+from analyze.config import AnalyzeConfig
+from analyze.subject import Subject, open_subject
+from analyze.sweep.accumulator import Accumulator
+from analyze.sweep.gather import gather
+from analyze.verdict.build import exclusivity
+from analyze.verdict.judge import LEVELS, called
+from benchmarks.toy_model import ToyModel, ToySpec, build_toy
+from benchmarks.toy_run import ToyTraining
+from benchmarks.toy_score import decoder_cosines, truth_of
+from benchmarks.toy_store import toy_store
+from store.reader import Store
+from train.config import TrainConfig
+from train.loop import train
+
+HEADINGS = (
+    *("dictionary", "F", "nominal FDR", "candidates", "truly exclusive"),
+    *("called", "false", "actual FDR", "recall"),
+)
+RECIPES = ("dfc", "batch_topk_crosscoder")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A dictionary's verdict held against the truth; level 1.0: every candidate that was tested."""
+
+    seed: int
+    recipe: str
+    features: int
+    level: float
+    candidates: int
+    exclusive: int
+    called: int
+    false: int
+
+
+def judged(
+    subject: Subject, toy: ToyModel, seed: int, config: AnalyzeConfig, folder: Path
+) -> list[Judged]:
+    """One line per level."""
+
+    def sweep(of: Subject, accumulators: Sequence[Accumulator], place: Path) -> None:
+        gather(of, accumulators, config.batch_rows, place)
+
+    found = exclusivity(subject, config, folder, sweep)
+    truth = truth_of(decoder_cosines(subject.dictionary, toy), toy)
+    tested = found.table.filter(pl.col("p").is_not_null())
+    tested = tested.with_columns(
+        true=pl.Series(truth.owner[tested["feature"].to_numpy()], dtype=pl.String)
+        == pl.col("claimed_for")
+    )
+
+    def line(level: float, calls: pl.DataFrame) -> Judged:
+        exclusive, right = int(tested["true"].sum()), int(calls["true"].sum())
+        of = (subject.recipe, subject.features, level, tested.height, exclusive)
+        return Judged(toy.spec.seed, *of, calls.height, calls.height - right)
+
+    levels = [line(level, called(tested, level, config)) for level in LEVELS]
+    return [*levels, line(1.0, tested)]
+
+
+def table(lines: Sequence[Judged]) -> str:
+    """Markdown: one row per recipe, number of features and level, over all seeds."""
+    frame = pl.DataFrame([vars(line) for line in lines])
+    keys = ["recipe", "features", "level"]
+    counts = ["candidates", "exclusive", "called", "false"]
+    rows = frame.group_by(keys, maintain_order=True).agg(pl.col(counts).sum())
+    out = [
+        f"| {' | '.join(HEADINGS)} |",
+        "|---" * len(HEADINGS) + "|",
+    ]
+    for row in rows.to_dicts():
+        nominal = "none: all candidates" if row["level"] == 1.0 else f"{row['level']:.0%}"
+        right = row["called"] - row["false"]
+        actual = f"{row['false'] / row['called']:.1%}" if row["called"] else "-"
+        recall = f"{right / row['exclusive']:.0%}" if row["exclusive"] else "-"
+        numbers = " | ".join(str(row[name]) for name in counts)
+        name = f"`{row['recipe']}` | {row['features']}"
+        out.append(f"| {name} | {nominal} | {numbers} | {actual} | {recall} |")
+    return "\n".join(out)
+
+
+def main(
+    concepts: Annotated[int, typer.Option(help="Concepts of the toy model.")] = 512,
+    widths: Annotated[tuple[int, int], typer.Option(help="Widths of the two models.")] = (64, 64),
+    features: Annotated[list[int] | None, typer.Option(help="Default: 256 and 512.")] = None,
+    seeds: Annotated[int, typer.Option(help="How many toy models.")] = 3,
+    rows: Annotated[int, typer.Option(help="Rows of each store.")] = 400_000,
+    steps: Annotated[int, typer.Option(help="Training steps.")] = 2500,
+    exclusive: Annotated[float, typer.Option(help="Share of features per exclusive group.")] = 0.1,
+    null_runs: Annotated[int, typer.Option(help="As analyze.null_runs.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="JSON lines of every dictionary.")] = None,
+) -> None:
+    """Prints nominal beside actual false-discovery rates."""
+    config = AnalyzeConfig(null_runs=null_runs)
+    training = ToyTraining(rows=rows, steps=steps, exclusive=exclusive, recipes=RECIPES)
+    lines: list[Judged] = []
+    for seed in range(seeds):
+        toy = build_toy(ToySpec(concepts=concepts, widths=widths, seed=seed))
+        with tempfile.TemporaryDirectory() as scratch:
+            store = toy_store(Path(scratch) / "store.zarr", toy, rows)
+            for count in features or [concepts // 2, concepts]:
+                settings = training.config(count, seed, widths)
+                lines += _one(store, toy, settings, config, Path(scratch) / str(count))
+        if out is not None:
+            out.write_text("".join(json.dumps(vars(line)) + "\n" for line in lines))
+    print(table(lines))
+
+
+def _one(
+    store: Store, toy: ToyModel, settings: TrainConfig, config: AnalyzeConfig, folder: Path
+) -> list[Judged]:
+    trained = train(store, settings, folder / "dictionary")
+    lines: list[Judged] = []
+    for one in trained:
+        subject = open_subject(store, one.folder)
+        lines += judged(subject, toy, config, folder / one.recipe)
+    return lines
+
+
+if __name__ == "__main__":
+    typer.run(main)
