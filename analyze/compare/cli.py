@@ -36,10 +36,12 @@ PARAGRAPHS = [
     "from either side, and of exclusive features of one model with those of the other, which no "
     "hookpoint sees together. Only features that fire are matched.",
     "A match is a counterpart at analyze.match_cosine, or analyze.match_correlation. A finding "
-    "replicates where its counterpart is called the same; share is that of the findings that do, "
-    "chance the share of the other's features that are called so: compare exclusive features with "
-    "shared ones, and both with chance. MMCS is the mean of the largest cosines. Dictionaries of "
-    "other seeds share a part of their features only (arXiv 2501.16615).",
+    "replicates where its counterpart is called the same. share: of the findings, those that do; "
+    "hold that of exclusive ones beside that of shared ones. chance: what it would be if calls had "
+    "nothing to do with counterparts: (findings with a counterpart / findings) x (features of the "
+    "other that are called so / its features that fire). mean max cosine (MMCS): over the features "
+    "that fire. Dictionaries of other seeds share only a part of their features (arXiv "
+    "2501.16615).",
 ]
 
 

@@ -65,8 +65,9 @@ def compare_figure(comparison: Comparison, table: pl.DataFrame) -> go.Figure:
             row=1,
             col=1,
         )
-    figure.add_vline(comparison.config.match_cosine, line_dash="dash", line_color=LINE, col=1)
-    figure.add_hline(comparison.config.match_correlation, line_dash="dash", line_color=LINE, col=1)
+    line = {"line_dash": "dash", "line_width": 1, "line_color": LINE, "row": 1, "col": 1}
+    figure.add_vline(comparison.config.match_cosine, **line)
+    figure.add_hline(comparison.config.match_correlation, **line)
     for col, column in ((2, "matched"), (3, "active_matched")):
         for kind, shares in _fates(comparison, table, column):
             figure.add_bar(
@@ -81,10 +82,11 @@ def compare_figure(comparison: Comparison, table: pl.DataFrame) -> go.Figure:
                 col=col,
             )
         figure.update_xaxes(title="share of those called so", range=[0, 1], row=1, col=col)
-        figure.update_yaxes(autorange="reversed", row=1, col=col)
+        figure.update_yaxes(autorange="reversed", showticklabels=col == 2, row=1, col=col)
     figure.update_xaxes(title=X_TITLE, row=1, col=1)
     figure.update_yaxes(title=Y_TITLE, row=1, col=1)
-    return figure.update_layout(barmode="stack", template="plotly_white", height=440)
+    margin = {"l": 60, "r": 20, "t": 50, "b": 50}
+    return figure.update_layout(barmode="stack", template="plotly_white", height=440, margin=margin)
 
 
 _BY = ("direction", "activity")
@@ -111,14 +113,11 @@ def _fates(
     comparison: Comparison, table: pl.DataFrame, column: str
 ) -> list[tuple[str, list[float]]]:
     """Per kind of match its share among the findings of every call."""
-    shares = []
-    for kind in kinds(comparison):
-        per_call = []
-        for call in findings(comparison.first):
-            met = table.filter(pl.col("called") == call)[column]
-            per_call.append(float((met == kind).mean() or 0.0) if len(met) else 0.0)
-        shares.append((kind, per_call))
-    return shares
+    met = [table.filter(pl.col("called") == call)[column] for call in findings(comparison.first)]
+    return [
+        (kind, [int((one == kind).sum()) / max(1, len(one)) for one in met])
+        for kind in kinds(comparison)
+    ]
 
 
 def _labels(comparison: Comparison, table: pl.DataFrame) -> list[str]:

@@ -129,8 +129,9 @@ def replication(comparison: Comparison) -> pl.DataFrame:
     """Per dictionary, criterion and call: how many findings the other dictionary has, too.
 
     replicated: have a counterpart that is called the same; mutual: those that are each other's
-    best match; chance: share of the other's features that fire which are called so; median: of
-    the matches' cosine or correlation. `to_*`: what the counterparts of all findings are called.
+    best match; chance: what `share` would be if calls had nothing to do with counterparts, that of
+    findings with one times that of the other's firing features that are called so; median: of the
+    matches' cosine or correlation. `to_*`: what the counterparts of all findings are called.
     """
     criteria: tuple[By, By] = ("direction", "activity")
     lines = [
@@ -155,7 +156,10 @@ def _replicated(comparison: Comparison, by: By, number: int, call: str) -> dict[
     mutual = comparison.matches(by)[number].mutual[called]
     scores = comparison.scores(by, number)[called]
     scores = scores[~np.isnan(scores)]
-    features, again = len(met), met == call
+    features, again, base_rate = len(met), met == call, facing.share_called(call)
+    chance = None
+    if features and base_rate is not None:
+        chance = float((met != NOTHING).mean()) * base_rate
     return {
         "dictionary": side.name,
         "against": facing.name,
@@ -164,7 +168,7 @@ def _replicated(comparison: Comparison, by: By, number: int, call: str) -> dict[
         "features": features,
         "replicated": int(again.sum()),
         "share": float(again.mean()) if features else None,
-        "chance": facing.share_called(call),
+        "chance": chance,
         "mutual": int((again & mutual).sum()),
         "median": float(np.median(scores)) if len(scores) else None,
         **{f"to_{kind}": int((met == kind).sum()) for kind in kinds(comparison)},

@@ -63,7 +63,8 @@ def test_findings_that_are_called_the_same_again_are_counted(comparison):
     assert (a["to_a_only"], a["to_shared"], a["to_nothing"]) == (1, 1, 1)
     assert b["to_other"] == 1
     # The other dictionary's four features that fire: one a_only, two shared, one other.
-    assert [line["chance"] for line in (a, b, shared)] == [0.25, 0, 0.5]
+    # Two of three a_only, all others have a counterpart.
+    assert [line["chance"] for line in (a, b, shared)] == pytest.approx([2 / 3 * 0.25, 0, 0.5])
 
 
 def test_the_reverse_is_counted_by_the_other_dictionarys_calls(comparison):
@@ -78,6 +79,7 @@ def test_without_matches_nothing_replicates_and_there_is_no_median(comparison):
         assert line["replicated"] == 0
         assert line["to_nothing"] == line["features"]
         assert line["median"] is None
+        assert line["chance"] == 0
 
 
 def test_counts_of_counterparts_add_up_to_the_findings(comparison):
