@@ -8,7 +8,6 @@ Memory: two W x W matrices in float64. B batch rows, W summed widths.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -21,15 +20,7 @@ from analyze.subject import Subject
 from analyze.sweep.seen import Seen
 from pipeline.errors import StoreError
 from store.loader import Batch
-
-
-@dataclass(frozen=True)
-class Spread:
-    """How rows are spread: their number, mean, and covariance (divided by rows), in float64."""
-
-    rows: int
-    mean_W: Float[Tensor, " width"]
-    covariance_WW: Float[Tensor, "width width"]
+from train.linear_map import Spread
 
 
 class Centred:
@@ -125,13 +116,14 @@ class Moments:
 
     def _spread(self, first: int, last: int) -> Spread:
         """Raises StoreError if activations were not finite."""
-        rows = int(self._count[first:last].sum())
-        mean_W = self._sum[first:last].sum(dim=0) / max(1, rows)
-        covariance_WW = self._gram[first:last].sum(dim=0) / max(1, rows)
-        covariance_WW -= torch.outer(mean_W, mean_W)
-        if not bool(torch.isfinite(covariance_WW.diagonal()).all()):
+        found = Spread.of_sums(
+            int(self._count[first:last].sum()),
+            self._sum[first:last].sum(dim=0),
+            self._gram[first:last].sum(dim=0),
+        )
+        if not bool(torch.isfinite(found.covariance_WW.diagonal()).all()):
             raise StoreError(
                 f"{self._store}: activations are not finite; look for the damage with "
                 "`store verify`"
             )
-        return Spread(rows, mean_W, covariance_WW)
+        return found

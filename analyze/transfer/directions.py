@@ -16,8 +16,8 @@ from torch import Tensor
 
 from analyze.pairing import HookpointPair
 from analyze.statistics.moments import Moments
-from analyze.transfer.ridge import RidgeMap, ridge_map
 from train.dictionary.crosscoder import Crosscoder
+from train.linear_map import RidgeMap, ridge_map
 
 FEATURES_AT_ONCE = 4096
 

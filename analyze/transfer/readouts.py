@@ -19,10 +19,10 @@ from torch import Tensor
 
 from analyze.norms import model_pair
 from analyze.pairing import claimed_for
-from analyze.statistics.moments import Moments, Spread
+from analyze.statistics.moments import Moments
 from analyze.statistics.readout import Readout, Sums
 from analyze.subject import Subject
-from analyze.transfer.ridge import RidgeFactor, ridge_factor
+from train.linear_map import RidgeFactor, Spread, ridge_factor
 
 READOUT_RIDGE = 1e-6  # just what rounding of the covariance asks for: rows are many
 FEATURES_AT_ONCE = 4096

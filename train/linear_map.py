@@ -1,10 +1,10 @@
-"""Affine maps from the activations of one hookpoint to those of another, by ridge regression.
+"""Affine maps from one run of coordinates to another, by ridge regression in closed form.
 
 x_T ~ M x_S + c minimizes the mean squared error on the training rows plus lambda |M|^2: the normal
 equations M (C_SS + lambda I) = C_TS of centred rows, by Cholesky in float64. lambda is a strength
 times the mean eigenvalue of C_SS; of RIDGES that with the best R^2 on held-out rows is taken.
 R^2 = 1 - mean |x_T - M x_S - c|^2 / mean |x_T - mean of x_T|^2, both over the held-out rows.
-All in closed form from means and covariances (`analyze.statistics.moments`): no second pass.
+All of it from means and covariances (Spread): one pass over the rows, whatever is asked of them.
 Cost per map: about 4 D^3 FLOPs for each of RIDGES. S, T widths of source and target, W summed.
 """
 
@@ -17,11 +17,27 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analyze.statistics.moments import Spread
 from pipeline.errors import StoreError
 
 RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 WITHOUT_HELD_OUT = 1e-4  # where nothing is held out to choose by
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How rows are spread: their number, mean, and covariance (divided by rows), in float64."""
+
+    rows: int
+    mean_W: Float[Tensor, " width"]
+    covariance_WW: Float[Tensor, "width width"]
+
+    @classmethod
+    def of_sums(
+        cls, rows: int, sum_W: Float[Tensor, " width"], gram_WW: Float[Tensor, "width width"]
+    ) -> Spread:
+        """From the rows' sum and the sum of their outer products; all zero where there are none."""
+        mean_W = sum_W / max(1, rows)
+        return cls(rows, mean_W, gram_WW / max(1, rows) - torch.outer(mean_W, mean_W))
 
 
 @dataclass(frozen=True)

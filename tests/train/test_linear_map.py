@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from analyze.statistics.moments import Spread
-from analyze.transfer.ridge import RIDGES, WITHOUT_HELD_OUT, ridge_factor, ridge_map
 from pipeline.errors import StoreError
+from train.linear_map import RIDGES, WITHOUT_HELD_OUT, Spread, ridge_factor, ridge_map
 
-from ..made import random_rows
+from ..analyze.made import random_rows
 
 A, B = slice(0, 6), slice(6, 14)
 
