@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from analyze.command import (
     Opened,
@@ -112,9 +113,7 @@ def _compared(opened: Opened, facing: Subject, settings: Config) -> Comparison:
     sums = Coactivation(subject, facing, near)
     opened.sweep([sums])
     subjects, fires = (subject, facing), [one.cpu().numpy() for one in sums.fires()]
-    verdicts = [
-        find_verdicts(one, (opened.out, _tables_of(settings, one.folder))) for one in subjects
-    ]
+    verdicts = [find_verdicts(one, _folders(opened.out, settings, one)) for one in subjects]
     by_verdict = all(table is not None for table in verdicts)
     first, other = (
         side_of(one, name, rows, section, found, by_verdict)
@@ -131,6 +130,13 @@ def _compared(opened: Opened, facing: Subject, settings: Config) -> Comparison:
         section,
         by_verdict,
     )
+
+
+def _folders(out: Path, settings: Config, subject: Subject) -> list[Path]:
+    """Where tables of a dictionary may be: here, in this run's folders, or in its own run's."""
+    folder = subject.folder.resolve()
+    own = folder.parent / "analysis"
+    return [out, _tables_of(settings, folder), own, own / folder.name]
 
 
 def _names(first: Path, other: Path) -> tuple[str, str]:
@@ -161,9 +167,13 @@ def _say(comparison: Comparison, files: list[Path], as_json: bool) -> None:
     ):
         rows = [_shown(line) for line in part.to_dicts() if line["features"]]
         if rows:
-            out.print(rows_table(rows, f"by {by}: findings of {name} in {against}"))
+            out.print(rows_table(rows, escape(f"by {by}: findings of {name} in {against}")))
     edges = f"cosine >= {section.match_cosine:g}, correlation >= {section.match_correlation:g}"
     out.print(f"counterparts: {edges}; called by {called_by}")
+    without = [s.name for s in (comparison.first, comparison.other) if not s.has_verdicts]
+    if len(without) == 1:
+        name = escape(without[0])
+        out.print(f"{name} has no verdicts yet: analyze exclusivity --dictionary makes them")
     mmcs = " and ".join(word(value) for value in comparison.mmcs)
     out.print(f"mean max cosine: {mmcs} (the reverse)")
     print(f"written: {', '.join(str(file) for file in files)}")

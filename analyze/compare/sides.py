@@ -25,10 +25,10 @@ from analyze.norms import (
 )
 from analyze.subject import Subject
 from analyze.tables import Tables
+from analyze.verdict.judge import EXCLUSIVE, TOO_RARE
 from pipeline.errors import DictionaryError
 
 RARE = "rare"  # beside the tags: fires on too few rows to be called anything
-EXCLUSIVE, TOO_RARE = "exclusive", "too rare"  # verdicts
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,11 @@ class Side:
     called: list[str]
     relative: np.ndarray
     fires: np.ndarray
+
+    @property
+    def has_verdicts(self) -> bool:
+        """Whether a table of verdicts was found."""
+        return any(verdict is not None for verdict in self.verdict)
 
     @property
     def alive(self) -> np.ndarray:

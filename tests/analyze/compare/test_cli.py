@@ -99,6 +99,7 @@ def test_verdicts_call_features_where_both_dictionaries_have_them(
     subjects = [open_subject(known_store, folder) for folder in (dfc_folder, permuted)]
     Tables(folders[0], subjects[0].fingerprint).write("exclusivity", first)
     assert json.loads(run(permuted, "--json").stdout)["called_by"] == "tags"
+    assert "seed-1 has no verdicts yet" in run(permuted).stdout
     other = pl.DataFrame({"feature": [1, 6], **said})
     Tables(folders[1], subjects[1].fingerprint).write("exclusivity", other)
     value = json.loads(run(permuted, "--json").stdout)
@@ -108,6 +109,20 @@ def test_verdicts_call_features_where_both_dictionaries_have_them(
     table = pl.read_parquet(folders[0] / "compare.parquet")
     assert table["verdict"].to_list() == ["exclusive", *[None] * 4, "not shown", None]
     assert table["other_verdict"].to_list()[0] == "exclusive"
+
+
+def test_verdicts_of_a_dictionary_of_another_run_are_found_beside_it(
+    run, known_store, dfc_folder, tmp_path
+):
+    other = tmp_path / "elsewhere" / "dictionary"
+    save_dictionary(other, load_dictionary(dfc_folder), {"recipe": "other"})
+    verdicts = pl.DataFrame({"feature": [0], "claimed_for": ["a"], "verdict": ["exclusive"]})
+    for folder, place in ((dfc_folder, "out"), (other, "elsewhere/analysis")):
+        fingerprint = open_subject(known_store, folder).fingerprint
+        Tables(tmp_path / place, fingerprint).write("exclusivity", verdicts)
+    value = json.loads(run(other, "--out", "out", "--json").stdout)
+    assert value["called_by"] == "verdicts"
+    assert [line["replicated"] for line in value["replication"][:3]] == [1, 0, 2]
 
 
 def test_a_comparison_with_itself_is_told_apart(run, dfc_folder):
