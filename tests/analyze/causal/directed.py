@@ -1,0 +1,58 @@
+"""A dictionary made by hand for a harvested store: every feature fires on a few of its rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from analyze.causal.passages import row_edges
+from store.reader import Store
+from train.dictionary.artifact import save_dictionary
+from train.dictionary.crosscoder import Crosscoder, HookpointShape
+from train.dictionary.partition import Partition
+
+
+def rows_of(store: Store, name: str) -> torch.Tensor:
+    return torch.cat([store.activations(name, chunk) for chunk in range(store.chunks)]).float()
+
+
+def directed(store: Store, names: tuple[str, ...], partition: Partition, share: float = 0.01):
+    """Random directions; biases so that each feature fires on this share of the rows."""
+    shapes = [store.hookpoint(name) for name in names]
+    hookpoints = tuple(HookpointShape(one.name, one.model, one.width) for one in shapes)
+    dictionary = Crosscoder(hookpoints, partition)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        dictionary.scale.copy_(torch.tensor([2.0, 0.5][: len(names)]))
+        for weights in (*dictionary.W_enc.values(), *dictionary.W_dec.values()):
+            weights.copy_(torch.randn(weights.shape, generator=generator))
+        for bias in dictionary.b_dec.values():
+            bias.copy_(torch.randn(bias.shape, generator=generator))
+        pre_NF = torch.zeros(store.rows, partition.features)
+        for number, name in enumerate(names):
+            x_ND = rows_of(store, name) * dictionary.scale[number]
+            seen = dictionary.visibility(number).features_V
+            pre_NF[:, seen] += x_ND @ dictionary.W_enc[str(number)].T
+        dictionary.b_enc.copy_(-pre_NF.quantile(1 - share, dim=0))
+    return dictionary
+
+
+def saved(dictionary: Crosscoder, folder: Path) -> Path:
+    save_dictionary(folder, dictionary, {"recipe": "dfc", "train": {"validation_fraction": 0.2}})
+    return folder
+
+
+def dense_codes(store: Store, dictionary: Crosscoder) -> torch.Tensor:
+    """Codes (rows, features) by plain matrix products in float64."""
+    pre_NF = dictionary.b_enc.detach().double().repeat(store.rows, 1)
+    for number, hookpoint in enumerate(dictionary.hookpoints):
+        x_ND = rows_of(store, hookpoint.name).double() * dictionary.scale[number]
+        seen = dictionary.visibility(number).features_V
+        pre_NF[:, seen] += x_ND @ dictionary.W_enc[str(number)].detach().double().T
+    return pre_NF.relu()
+
+
+def document_of_rows(store: Store) -> torch.Tensor:
+    edges = torch.from_numpy(row_edges(store))
+    return torch.repeat_interleave(torch.arange(len(edges) - 1), edges.diff())
