@@ -118,7 +118,7 @@ def report(
     rows = opened.subject.store
     summary = summarize(rows, main_analysis, baselines)
     page = folder / "report.html"
-    write_report(rows, main_analysis, baselines, summary, section, page)
+    write_report(main_analysis, baselines, opened.tables, summary, section, settings.raw, page)
     write_json(folder / "summary.json", summary)
     if as_json:
         print(json.dumps(summary, indent=2))

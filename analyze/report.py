@@ -1,4 +1,9 @@
-"""The report: one self-contained HTML page. Text from the corpus is escaped by the template."""
+"""The report: one self-contained HTML page, for a desktop, a phone, paper, in the light and dark.
+
+Costs a read of the tables and some 5 kB per feature shown. The page holds what it shows as JSON and
+draws a feature when it is opened. Text of the corpus, tokens and names reaches the document only as
+text, and a content security policy lets no script run but the page's own.
+"""
 
 from __future__ import annotations
 
@@ -7,89 +12,139 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import polars as pl
+from markupsafe import Markup
 
 from analyze.analysis import Analysis
 from analyze.config import AnalyzeConfig
-from analyze.contexts import Context, context_of
-from analyze.exclusive import Claim
 from analyze.norms import bin_counts, group_summary
-from analyze.plots import colors, histogram_figure
-from store.files import write_atomic
-from store.reader import Store
+from analyze.page.charts import Norms, Scatter, norms_chart, scatter_charts, shades
+from analyze.page.choose import chosen
+from analyze.page.embed import embedded, source_hash, visible
+from analyze.page.evidence import MEANINGS
+from analyze.page.feature import FeatureLine
+from analyze.page.features import QUANTILES, Features
+from analyze.page.lines import largest, rows
+from analyze.page.made import made
+from analyze.page.overview import Overview, overview
+from analyze.tables import Tables
+from store.files import json_bytes, write_atomic
+
+STYLE = ("page.css", "features.css")
+SCRIPT = (
+    *("elements.js", "data.js", "drawing.js", "charts.js", "table.js", "controls.js"),
+    *("evidence.js", "feature.js", "main.js"),
+)
 
 
 @dataclass(frozen=True)
-class FeatureCard:
-    """One feature as shown: its row of the norms table, label shares and contexts."""
+class Index:
+    """What the script knows from the start; details of features are beside it, one by one."""
 
-    number: int
-    row: dict[str, Any]
-    shares: list[tuple[str, float]]
-    ratio: float | None
-    contexts: list[Context]
-
-
-@dataclass(frozen=True)
-class Section:
-    """A model's claimed features."""
-
-    model: str
-    rule: str
-    label: str | None
-    cards: list[FeatureCard]
+    models: tuple[str, str]
+    labels: list[str]
+    label_shades: list[str]
+    group_shades: dict[str, str]
+    quantiles: tuple[float, ...]
+    judged: bool
+    features: int
+    norms: Norms
+    scatters: list[Scatter]
+    missing: dict[str, str]
+    meanings: dict[str, str]
+    lines: list[FeatureLine]
 
 
 def write_report(
-    store: Store,
-    main: Analysis,
+    analysis: Analysis,
     baselines: list[Analysis],
+    tables: Tables,
     summary: dict[str, Any],
     config: AnalyzeConfig,
+    raw_config: dict[str, Any],
     path: Path,
 ) -> None:
-    """Renders the page and writes it atomically."""
+    """Renders the page of what the analysis and the tables of its folder know; writes atomically.
+
+    summary: shown as it is; raw_config: the configuration that made it, as read from its file.
+    """
+    verdicts, fidelity = tables.read("exclusivity"), tables.read("fidelity")
+    shown = chosen(analysis, verdicts, config.report_features)
+    features = list(Features(analysis, tables, config, shown).read())
+    top = overview(analysis, verdicts, fidelity, config.fdr)
+    provenance = made(analysis, tables, raw_config, path)
+    index = _index(analysis, tables, config, top, [f.line for f in features], provenance.missing)
+    replaced = rows(tables.read("replace"))
+    environment = _environment()
+    style, script = _joined(environment, STYLE), f"(() => {{\n{_joined(environment, SCRIPT)}}})();"
+    page = environment.get_template("report.html.j2").render(
+        main=analysis,
+        baselines=baselines,
+        config=config,
+        top=top,
+        made=provenance,
+        scatters=index.scatters,
+        replaced=replaced,
+        replaced_most=largest(replaced, "kl"),
+        groups=group_summary(analysis.table).to_dicts(),
+        bins=bin_counts(analysis.table),
+        summary=json_bytes(summary).decode(),
+        style=Markup(style),
+        script=Markup(script),
+        policy=_policy(style, script),
+        index=Markup(embedded(index)),
+        details=[(feature.line.number, Markup(feature.detail)) for feature in features],
+    )
+    write_atomic(path, [page.encode("utf-8", errors="replace")])
+
+
+def _index(
+    analysis: Analysis,
+    tables: Tables,
+    config: AnalyzeConfig,
+    top: Overview,
+    lines: list[FeatureLine],
+    missing: dict[str, str],
+) -> Index:
+    labels = analysis.firing.labels.names
+    planted = [config.planted.get(model) for model in analysis.models]
+    groups = analysis.table["group"].unique(maintain_order=True).to_list()
+    return Index(
+        models=analysis.models,
+        labels=labels,
+        label_shades=shades(labels, *planted),
+        group_shades=dict(zip(groups, shades(groups, *analysis.models), strict=True)),
+        quantiles=QUANTILES,
+        judged=top.judged,
+        features=len(analysis.table),
+        norms=norms_chart(analysis.table, analysis.models),
+        scatters=scatter_charts(lines, tables),
+        missing=missing,
+        meanings=MEANINGS,
+        lines=lines,
+    )
+
+
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("analyze"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=lambda value: value if isinstance(value, Markup) else visible(value),
     )
-    histogram = histogram_figure(main.table, main.models)
-    page = environment.get_template("report.html.j2").render(
-        store=store,
-        main=main,
-        baselines=baselines,
-        summary=summary,
-        config=config,
-        groups=group_summary(main.table).to_dicts(),
-        bins=bin_counts(main.table),
-        sections=[_section(store, main, claim, config) for claim in reversed(main.claims)],
-        labels=main.firing.labels.names,
-        label_colors=colors(
-            main.firing.labels.names, *(config.planted.get(model) for model in main.models)
-        ),
-        histogram=histogram.to_html(full_html=False, include_plotlyjs=True),
-    )
-    write_atomic(path, [page.encode("utf-8", errors="replace")])
+    environment.filters["percent"] = lambda value, digits=1: f"{100 * value:.{digits}f}%"
+    environment.filters["known"] = lambda value, form: "–" if value is None else form % value
+    return environment
 
 
-def _section(store: Store, analysis: Analysis, claim: Claim, config: AnalyzeConfig) -> Section:
-    label = config.planted.get(claim.model)
-    cards = [_card(store, analysis, feature, label, config) for feature in claim.features]
-    return Section(claim.model, claim.rule, label, cards)
+def _joined(environment: jinja2.Environment, names: tuple[str, ...]) -> str:
+    """Sources one behind the other, as they are."""
+    assert environment.loader is not None
+    return "\n".join(environment.loader.get_source(environment, name)[0] for name in names)
 
 
-def _card(
-    store: Store, analysis: Analysis, feature: int, label: str | None, config: AnalyzeConfig
-) -> FeatureCard:
-    sums, names = analysis.firing, analysis.firing.labels.names
-    shares = sums.shares()[feature].tolist()
-    ratio = None if label is None else float(sums.rate_ratio(names.index(label))[feature])
-    contexts = [
-        context_of(store, analysis.dictionary, feature, row, value, config.context_rows)
-        for row, value in analysis.top.of(feature)
-    ]
-    row = analysis.table.row(by_predicate=pl.col("feature") == feature, named=True)
-    return FeatureCard(feature, row, list(zip(names, shares, strict=True)), ratio, contexts)
+def _policy(style: str, script: str) -> str:
+    """The page's own script and style, and nothing from anywhere."""
+    allowed = f"script-src {source_hash(script)}; style-src {source_hash(style)}"
+    return f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'"

@@ -1,0 +1,1 @@
+"""What the report's page shows, gathered as plain values: no HTML, no browser."""
