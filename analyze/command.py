@@ -18,6 +18,7 @@ from pipeline.config import Config
 if TYPE_CHECKING:
     from analyze.subject import Subject
     from analyze.sweep.accumulator import Accumulator
+    from analyze.sweep.saved import Share
     from analyze.tables import Tables
     from store.reader import Store
 
@@ -71,25 +72,33 @@ class Opened:
 
         return Tables(self.out, self.subject.fingerprint)
 
-    def sweep(self, accumulators: Sequence[Accumulator]) -> None:
+    def sweep(self, accumulators: Sequence[Accumulator], share: Share | None = None) -> None:
         """Fills accumulators with all rows, from disk or by one pass, under a progress bar."""
-        self.sweep_into(self.subject, accumulators, self.out / SWEEP)
+        self.sweep_into(self.subject, accumulators, self.out / SWEEP, share)
 
     def sweep_into(
-        self, subject: Subject, accumulators: Sequence[Accumulator], folder: Path
+        self,
+        subject: Subject,
+        accumulators: Sequence[Accumulator],
+        folder: Path,
+        share: Share | None = None,
     ) -> None:
         """The same for another subject, whose sums are kept in `folder`."""
         from analyze.sweep.gather import gather
+        from analyze.sweep.saved import Share
 
+        share = share or Share()
+        chunks = share.chunks(subject.store.chunks)
+        rows = int(subject.store.chunk_sizes[chunks.start : chunks.stop].sum())
         with progress_bar("rows") as bar:
-            name = escape(subject.folder.name)
-            task = bar.add_task(f"sweep {name}", total=subject.store.rows, note="")
+            task = bar.add_task(f"sweep {escape(subject.folder.name)}", total=rows, note="")
             gather(
                 subject,
                 accumulators,
                 self.section.batch_rows,
                 folder,
                 lambda rows: bar.update(task, advance=rows),
+                share,
             )
 
 

@@ -11,6 +11,7 @@ from pipeline.errors import ConfigError
 from pipeline.specs import Section
 
 EvidenceName = Literal["readout_ratio", "direction"]
+ReportPart = Literal["features", "scaling", "transfer", "exclusivity", "fidelity", "steer"]
 NullName = Literal["copy", "shared"]
 
 
@@ -25,8 +26,22 @@ class AnalyzeConfig(Section):
     contexts: int = Field(
         8, gt=0, description="text contexts per feature, each of another document"
     )
+    report: list[ReportPart] = Field(
+        ["features", "scaling", "transfer"],
+        description="tables that `analyze report` makes besides norms: features, scaling, "
+        "transfer, exclusivity (trains the null), fidelity and steer (run the models)",
+    )
+    report_documents: int = Field(
+        100, gt=0, description="report: texts that fidelity runs the models on"
+    )
+    report_steered: int = Field(
+        3, gt=0, description="report: features per model that steer is done with"
+    )
     report_features: int = Field(
-        2000, gt=0, description="features in the table of report.html, strongest claims first"
+        2000,
+        gt=0,
+        description="features that `analyze features` describes and report.html lists at most, "
+        "strongest claims first",
     )
     context_rows: int = Field(24, gt=0, description="rows of text shown on either side of a firing")
     min_fires: int = Field(

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from analyze.command import (
     DictionaryOption,
+    Opened,
     OutOption,
     open_all,
     read_settings,
@@ -54,20 +55,26 @@ def scaling(
 ) -> None:
     """Latent scaling: does the other model have what a feature is claimed to be alone with?"""
     settings, section = read_settings(config, set_)
-    from analyze.norms import model_pair
-    from analyze.scaling_plots import scaling_figure, scaling_png
-    from analyze.scaling_table import scaling_summary, scaling_table
-    from analyze.statistics.latent_scaling import LatentScaling
+    from analyze.scaling_table import scaling_summary
 
     opened = open_all(settings, section, store, dictionary, out)
-    sums = LatentScaling(opened.subject, section.batch_rows, directions)
-    opened.sweep([sums])
-    loaded = opened.subject.dictionary
-    table, models = scaling_table(loaded, sums), model_pair(loaded)
-    files = opened.tables.write(
-        "scaling", table, partial(scaling_png, table, models), scaling_figure(table, models)
-    )
+    table, files = write_scaling(opened, directions)
     _say(scaling_summary(table), files, as_json)
+
+
+def write_scaling(opened: Opened, directions: bool) -> tuple[pl.DataFrame, list[Path]]:
+    """The table of latent scaling, and its files."""
+    from analyze.norms import model_pair
+    from analyze.scaling_plots import scaling_figure, scaling_png
+    from analyze.scaling_table import scaling_table
+    from analyze.statistics.latent_scaling import LatentScaling
+
+    subject = opened.subject
+    sums = LatentScaling(subject, opened.section.batch_rows, directions)
+    opened.sweep([sums])
+    table, models = scaling_table(subject.dictionary, sums), model_pair(subject.dictionary)
+    png, figure = partial(scaling_png, table, models), scaling_figure(table, models)
+    return table, opened.tables.write("scaling", table, png, figure)
 
 
 scaling.__doc__ = "\n\n".join([scaling.__doc__ or "", *PARAGRAPHS])

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
+import polars as pl
+
 from analyze.analysis import Analysis
+from analyze.config import AnalyzeConfig
 from analyze.norms import bin_counts, group_summary
-from store.reader import Store
+from analyze.tables import Tables
+from analyze.verdict.judge import called
 
 
-def summarize(store: Store, main: Analysis, baselines: list[Analysis]) -> dict[str, Any]:
+def summarize(
+    main: Analysis, baselines: list[Analysis], tables: Tables, config: AnalyzeConfig
+) -> dict[str, Any]:
     """FVE, dead and paired fractions per model; the planted table; groups; baselines.
 
     `planted` counts, for each model, those of its claimed features that fire on the domain only
     it was trained on; keys of baselines carry the name of what they are (`crosscoder_a`).
+    `exclusive`: what the verdict calls at the FDR, null where there is none.
     """
+    store = main.store
     planted: dict[str, int] = {}
     planted_of: dict[str, int] = {}
     for analysis in [main, *baselines]:
@@ -35,7 +43,8 @@ def summarize(store: Store, main: Analysis, baselines: list[Analysis]) -> dict[s
         "planted_of": planted_of,
         "groups": group_summary(main.table).to_dicts(),
         "relative_decoder_norm_bins": bin_counts(main.table),
-        "exclusive_features": {claim.model: claim.features for claim in main.claims},
+        "exclusive": _exclusive(main, tables, config),
+        "claimed_features": {claim.model: claim.features for claim in main.claims},
         "baselines": {
             analysis.folder.name: {
                 "recipe": analysis.recipe,
@@ -47,6 +56,25 @@ def summarize(store: Store, main: Analysis, baselines: list[Analysis]) -> dict[s
             for analysis in baselines
         },
     }
+
+
+def _exclusive(main: Analysis, tables: Tables, config: AnalyzeConfig) -> dict[str, Any] | None:
+    """Per model: candidates, those called exclusive, and of these, those on its own domain."""
+    judged = tables.read("exclusivity")
+    if judged is None:
+        return None
+    lines = []
+    for model in main.models:
+        own = judged.filter(pl.col("claimed_for") == model)
+        found = called(own, config.fdr, config)
+        line: dict[str, Any] = {"model": model, "candidates": own.height, "exclusive": found.height}
+        if model in config.planted:
+            label = config.planted[model]
+            ratios = main.firing.rate_ratio(main.firing.labels.names.index(label))
+            there = ratios[found["feature"].to_numpy()] >= config.planted_ratio
+            line[f"on {label}"] = int(there.sum())
+        lines.append(line)
+    return {"fdr": config.fdr, "models": lines}
 
 
 def _kind(analysis: Analysis, baselines: list[Analysis]) -> str:

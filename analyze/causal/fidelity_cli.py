@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from analyze.command import DictionaryOption, OutOption, open_all, read_settings, rows_table
+from analyze.command import DictionaryOption, Opened, OutOption, open_all, read_settings, rows_table
 from pipeline.command import ConfigOption, JsonOption, SetOption, StoreOption, progress_bar
 
 if TYPE_CHECKING:
     import polars as pl
 
     from analyze.causal.passages import Passages
+    from pipeline.specs import ModelSpec
 
+DOCUMENTS, BATCH_TOKENS = 200, 2048
 PARAGRAPHS = [
     "Each model runs over texts of the store: clean, and with its activations at the rows' places, "
     "all of its hookpoints at once, replaced by the dictionary's reconstruction, by zero, and by "
@@ -51,7 +53,7 @@ def fidelity(
     set_: SetOption = None,
     documents: Annotated[
         int, typer.Option("--documents", min=1, help="Texts to run, at most.")
-    ] = 200,
+    ] = DOCUMENTS,
     batch_tokens: Annotated[
         int,
         typer.Option(
@@ -59,19 +61,31 @@ def fidelity(
             min=1,
             help="Tokens of a forward pass, padding included; logits of two passes are held.",
         ),
-    ] = 2048,
+    ] = BATCH_TOKENS,
     as_json: JsonOption = False,
 ) -> None:
     """Loss recovered: what is left of the models' predictions with reconstructed activations?"""
     settings, section = read_settings(config, set_)
     specs = settings.models  # what is wrong with them is said before anything is opened
+    opened = open_all(settings, section, store, dictionary, out)
+    table, passages, files = write_fidelity(opened, specs, documents, batch_tokens)
+    kind = "held out" if opened.subject.held_out.any() else "of all"
+    _say(table, passages, kind, files, as_json)
+
+
+def write_fidelity(
+    opened: Opened,
+    specs: dict[str, ModelSpec],
+    documents: int = DOCUMENTS,
+    batch_tokens: int = BATCH_TOKENS,
+) -> tuple[pl.DataFrame, Passages, list[Path]]:
+    """The table, the passages that the models ran on, and the files; under a progress bar."""
     from analyze.causal.fidelity import fidelity_table
     from analyze.causal.fidelity_plots import fidelity_figure, fidelity_png
     from analyze.causal.models import open_models, refuse_other_weights
     from analyze.causal.passages import find_passages, sample_documents
     from pipeline.errors import StoreError
 
-    opened = open_all(settings, section, store, dictionary, out)
     subject = opened.subject
     held_out = subject.held_out if subject.held_out.any() else None
     models = open_models(subject.store, specs)
@@ -92,13 +106,11 @@ def fidelity(
             models,
             passages.found,
             batch_tokens,
-            section.batch_rows,
+            opened.section.batch_rows,
             lambda n: bar.update(task, advance=n),
         )
-    files = opened.tables.write(
-        "fidelity", table, partial(fidelity_png, table), fidelity_figure(table)
-    )
-    _say(table, passages, "held out" if held_out is not None else "of all", files, as_json)
+    png, figure = partial(fidelity_png, table), fidelity_figure(table)
+    return table, passages, opened.tables.write("fidelity", table, png, figure)
 
 
 fidelity.__doc__ = "\n\n".join([fidelity.__doc__ or "", *PARAGRAPHS])

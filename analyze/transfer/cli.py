@@ -11,6 +11,7 @@ from rich.console import Console
 
 from analyze.command import (
     DictionaryOption,
+    Opened,
     OutOption,
     open_all,
     read_settings,
@@ -51,13 +52,21 @@ def transfer(
 ) -> None:
     """Linear transfer: is a feature to be read from the other model's activations, too?"""
     settings, section = read_settings(config, set_)
+    from analyze.transfer.table import transfer_summary
+
+    opened = open_all(settings, section, store, dictionary, out)
+    table, of_maps, files = write_transfer(opened)
+    _say(transfer_summary(table), of_maps, files, as_json)
+
+
+def write_transfer(opened: Opened) -> tuple[pl.DataFrame, pl.DataFrame, list[Path]]:
+    """The tables of features and of maps, and their files."""
     from analyze.norms import model_pair
     from analyze.statistics.moments import Moments
     from analyze.statistics.readout import Readout
     from analyze.transfer.plots import transfer_figure, transfer_png
-    from analyze.transfer.table import all_maps, maps_table, transfer_summary, transfer_table
+    from analyze.transfer.table import all_maps, maps_table, transfer_table
 
-    opened = open_all(settings, section, store, dictionary, out)
     subject = opened.subject
     models = model_pair(subject.dictionary)
     moments, readout = Moments(subject), Readout(subject)
@@ -69,7 +78,7 @@ def transfer(
         *opened.tables.write("transfer", table, png, figure),
         *opened.tables.write("transfer_maps", of_maps),
     ]
-    _say(transfer_summary(table), of_maps, files, as_json)
+    return table, of_maps, files
 
 
 transfer.__doc__ = "\n\n".join([transfer.__doc__ or "", *PARAGRAPHS])

@@ -148,15 +148,37 @@ def test_dictionary_of_another_store_is_refused(known_store):
 
 
 def test_summary_names_planted_counts_of_both_dictionaries(
-    known_store, analysis, crosscoder_folder
+    known_store, analysis, crosscoder_folder, tmp_path
 ):
     baseline = analyze(open_subject(known_store, crosscoder_folder), CONFIG)
-    summary = summarize(known_store, analysis, [baseline])
+    tables = Tables(tmp_path, analysis.subject.fingerprint)
+    summary = summarize(analysis, [baseline], tables, CONFIG)
     assert set(summary["planted"]) == {"a", "b", "crosscoder_a", "crosscoder_b"}
     assert summary["paired_fraction"] == {"a": 0.8, "b": 1.0}
     assert summary["baselines"]["dictionary-batch_topk_crosscoder"]["fve"]["a"] == pytest.approx(
         1, abs=1e-5
     )
+
+
+def test_summary_counts_what_the_verdict_calls_and_where_it_fires(analysis, tmp_path):
+    tables = Tables(tmp_path, analysis.subject.fingerprint)
+    judged = pl.DataFrame(
+        {
+            "feature": [0, 1, 5],
+            "claimed_for": ["a", "a", "b"],
+            "q": [0.01, 0.5, 0.2],
+            "readout_ratio": [0.1, 0.1, 0.1],
+        }
+    )
+    assert summarize(analysis, [], tables, CONFIG)["exclusive"] is None
+    tables.write("exclusivity", judged)
+    assert summarize(analysis, [], tables, CONFIG)["exclusive"] == {
+        "fdr": 0.05,
+        "models": [
+            {"model": "a", "candidates": 2, "exclusive": 1, "on german": 1},
+            {"model": "b", "candidates": 1, "exclusive": 0, "on code": 0},
+        ],
+    }
 
 
 def test_table_is_the_same_in_parquet_and_csv(known_store, analysis, tmp_path):

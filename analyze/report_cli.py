@@ -1,0 +1,154 @@
+"""`analyze report`: one sweep, the tables that the configuration asks for, and the page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from analyze.command import DictionaryOption, Opened, open_all, read_settings, rows_table
+from analyze.config import AnalyzeConfig
+from analyze.norms_cli import analyzed, print_norms, write_norms
+from pipeline.command import CheckOption, ConfigOption, JsonOption, SetOption, StoreOption, console
+from pipeline.config import Config
+
+if TYPE_CHECKING:
+    from analyze.analysis import Analysis
+
+PARAGRAPHS = [
+    "One pass over the store gives every statistic, and is kept: a second report reads no row. "
+    "analyze.report says which tables are made besides norms; those that other commands made of "
+    "the same dictionary are shown, too. fidelity and steer run the models, and exclusivity trains "
+    "its null; what of them is there already is not made again (delete the folder, or run the "
+    "command itself).",
+    "The page needs no network and no server; everything from the corpus is shown as text.",
+]
+
+
+def report(
+    store: StoreOption = None,
+    dictionary: DictionaryOption = None,
+    baseline: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--baseline",
+            help="A dictionary to compare with; may be repeated "
+            "(default: those of the config's further recipes; none if --dictionary is given).",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder for all of it (default: RUN_DIR of the config)."),
+    ] = None,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    check: CheckOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Tables, plots, report.html and summary.json: which features only one model has."""
+    settings, section = read_settings(config, set_)
+    if check:
+        return
+    from analyze.everything import everything
+    from analyze.report import write_report
+    from analyze.summary import summarize
+    from store.files import write_json
+
+    folder = out or settings.run_dir
+    tables = folder / "analysis"
+    opened = open_all(settings, section, store, dictionary, tables)
+    opened.sweep(everything(opened.subject, section))
+    main = analyzed(opened)
+    write_norms(opened, main)
+    _make(opened, settings, set(section.report))
+    if baseline is None:
+        baseline = _baselines(settings) if dictionary is None else []
+    baselines = []
+    for other in baseline:
+        beside = open_all(settings, section, store, other, tables / other.name)
+        baselines.append(analyzed(beside))
+        write_norms(beside, baselines[-1])
+    summary = summarize(main, baselines, opened.tables, section)
+    page = folder / "report.html"
+    write_report(main, baselines, opened.tables, summary, section, settings.raw, page)
+    write_json(folder / "summary.json", summary)
+    if as_json:
+        print(json.dumps(summary, indent=2))
+        return
+    print_norms(main, section)
+    _print_exclusive(summary)
+    _print_planted([main, *baselines], section)
+    print(f"written: {tables}/, {folder / 'summary.json'}")
+    print(f"open: {page}")
+
+
+report.__doc__ = "\n\n".join([report.__doc__ or "", *PARAGRAPHS])
+
+
+def _make(opened: Opened, settings: Config, wanted: set[str]) -> None:
+    """The tables that are asked for; the costly ones only where they are not there yet."""
+    from analyze.causal.fidelity_cli import write_fidelity
+    from analyze.causal.steer_cli import write_steer
+    from analyze.causal.steer_run import Asked
+    from analyze.features.cli import write_features
+    from analyze.scaling_cli import write_scaling
+    from analyze.transfer.cli import write_transfer
+    from analyze.verdict.cli import judged
+
+    if "scaling" in wanted:
+        write_scaling(opened, directions=True)
+    if "transfer" in wanted:
+        write_transfer(opened)
+    if "exclusivity" in wanted:
+        judged(opened)
+    if "features" in wanted:
+        write_features(opened, settings)
+    for name in ("fidelity", "steer"):
+        if name in wanted and not settings.raw.get("models"):
+            console.print(f"[yellow]note:[/] no {name}: the configuration has no models")
+            wanted = wanted - {name}
+    if "fidelity" in wanted and opened.tables.read("fidelity") is None:
+        write_fidelity(opened, settings.models, opened.section.report_documents)
+    if "steer" in wanted and opened.tables.read("steer") is None:
+        asked = Asked(top=opened.section.report_steered, prompts=1)
+        write_steer(opened, settings.models, asked)
+
+
+def _baselines(settings: Config) -> list[Path]:
+    """Dictionaries of the configuration's further recipes, as far as they have been trained."""
+    from train.config import TrainConfig
+    from train.recipes.presets import planned
+    from train.recipes.recipe import output_folder
+
+    plans = planned(settings.section("train", TrainConfig))
+    folders = [
+        output_folder(settings.dictionary_path, n, plan.name) for n, plan in enumerate(plans)
+    ]
+    return [folder for folder in folders[1:] if (folder / "config.json").exists()]
+
+
+def _print_exclusive(summary: dict[str, Any]) -> None:
+    found = summary["exclusive"]
+    if found is not None:
+        title = f"exclusive at a false-discovery rate of {found['fdr']:.0%}"
+        Console().print(rows_table(found["models"], title))
+
+
+def _print_planted(analyses: list[Analysis], section: AnalyzeConfig) -> None:
+    rows: list[dict[str, Any]] = [
+        {
+            "dictionary": analysis.recipe,
+            **{
+                f"{count.model} on {count.label}": f"{count.fires_there} of {count.of}"
+                for count in analysis.planted
+            },
+        }
+        for analysis in analyses
+        if analysis.planted
+    ]
+    if rows:
+        title = f"claimed features that fire >= {section.planted_ratio:g}x as often on own domain"
+        Console().print(rows_table(rows, title))
