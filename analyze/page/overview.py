@@ -9,7 +9,7 @@ import polars as pl
 from analyze.analysis import Analysis
 from analyze.page.choose import EXCLUSIVE
 from analyze.page.embed import number
-from analyze.page.lines import Line, rows
+from analyze.page.lines import Line, largest, rows
 
 ALL = "all"
 
@@ -37,7 +37,9 @@ class Found:
 
 @dataclass(frozen=True)
 class Overview:
-    """judged: whether `found` are verdicts; fdr: the false-discovery rate that they were made at.
+    """judged: whether `found` are verdicts; fdr: their false-discovery rate.
+
+    It is the configuration's, or larger where the command that made them was given another.
 
     fidelity, by_label: lines of the table, over all text and per label.
     """
@@ -63,7 +65,7 @@ def overview(
     judged = verdicts is not None and "verdict" in verdicts.columns
     return Overview(
         judged=judged,
-        fdr=fdr,
+        fdr=max(fdr, _reached(verdicts)),
         found=_verdicts(analysis, rows(verdicts)) if judged else _claims(analysis),
         health=_health(analysis),
         recovered=[
@@ -109,6 +111,12 @@ def _health(analysis: Analysis) -> list[Tile]:
         tiles.append(Tile(_percent(paired), f"tokens of {model} paired", model))
     tiles.append(Tile("–" if analysis.l0 is None else f"{analysis.l0:.1f}", "L0"))
     return tiles
+
+
+def _reached(verdicts: pl.DataFrame | None) -> float:
+    """The largest q among the features found exclusive."""
+    lines = [line for line in rows(verdicts) if line.get("verdict") == EXCLUSIVE]
+    return largest(lines, "q") or 0.0
 
 
 def _percent(value: float | None) -> str:

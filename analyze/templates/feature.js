@@ -81,8 +81,10 @@ function contexts(detail) {
     const name = top ? counted(more.length, "more context") : `${visible(band.name)} of its activations (${counted(more.length, "context")})`;
     return [...first, more.length ? make("details", {}, make("summary", {}, name), more) : null];
   });
+  const command = make("code", {}, `analyze features --feature ${detail.number}`);
+  if (!found.length && detail.fires) return [make("p", {class: "missing"}, "No contexts of it yet: ", command, " makes them.")];
   const note = detail.shortened ? make("p", {class: "missing"}, "Contexts and samples were left out to keep the page small.") : null;
-  return found.length ? [make("h3", {}, "Contexts"), ...found, note] : [note];
+  return found.length ? [make("h3", {}, "Contexts"), ...found, note] : [];
 }
 
 function contextOf(context) {
