@@ -24,7 +24,7 @@ def directed(store: Store, names: tuple[str, ...], partition: Partition, share: 
     dictionary = Crosscoder(hookpoints, partition)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        dictionary.scale.copy_(torch.tensor([2.0, 0.5][: len(names)]))
+        dictionary.scale.copy_(torch.tensor([2.0, 0.5, 1.5, 1.0][: len(names)]))
         for weights in (*dictionary.W_enc.values(), *dictionary.W_dec.values()):
             weights.copy_(torch.randn(weights.shape, generator=generator))
         for bias in dictionary.b_dec.values():
