@@ -21,6 +21,7 @@ from torch import Tensor
 from analyze.sweep.seen import Seen
 
 PAIRS_AT_ONCE = 1 << 22
+ROUNDING = 1e-9  # share of a sum of squares, below which a variance is none
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Together:
     """Pairs of features (N,): rows on which both fire, Jaccard index, Pearson correlation.
 
     jaccard: rows where both fire over rows where either does; correlation: of the activations
-    over all rows, those without a firing counting as 0.
+    over all rows, those without a firing counting as 0; NaN where one does not vary.
     """
 
     first: Int64[np.ndarray, " pairs"]
@@ -103,7 +104,9 @@ class CoFiring:
         rows = int(self._rows)
         covariance = products - own[0]["activation"] * own[1]["activation"] / rows
         spread = [side["squares"] - side["activation"].square() / rows for side in own]
+        varies = [s > ROUNDING * side["squares"] for s, side in zip(spread, own, strict=True)]
         correlation = covariance / (spread[0] * spread[1]).sqrt()
+        correlation = correlation.where(varies[0] & varies[1], torch.nan)
         found = (both, both / either, correlation)
         return Together(
             self.first[first.cpu().numpy()],

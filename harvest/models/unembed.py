@@ -43,13 +43,13 @@ class Unembedding:
     """A model's final norm, in float32, and output head, in the model's dtype.
 
     tokens: ids that the tokenizer knows, ascending; the head may have more rows. residual: names
-    of the hookpoints of this model that are on its residual stream.
+    of the hookpoints of this model that are on its residual stream, from its first layer on.
     """
 
     norm: Module
     head_VD: Tensor
     tokens: Int[Tensor, " known"]
-    residual: frozenset[str]
+    residual: tuple[str, ...]
 
     @property
     def width(self) -> int:
@@ -97,7 +97,7 @@ def find_unembedding(name: str, module: Module, tokenizer: Any) -> Unembedding:
     try:
         return _find(name, module, tokenizer)
     except NotFound as error:
-        raise ModelError(f"models.{name}: it has no logit lens: {error}") from None
+        raise ModelError(f"models.{name}: no logit lens: {error}") from None
 
 
 def token_texts(tokenizer: Any, tokens: Sequence[int]) -> list[str]:
@@ -118,7 +118,7 @@ def _find(name: str, module: Module, tokenizer: Any) -> Unembedding:
     head: Any = module.get_output_embeddings()  # type: ignore[operator]
     if head is None:
         raise NotFound("it has no output head (an encoder, or a model without one)")
-    weight = getattr(head, "weight", None)
+    weight: Any = getattr(head, "weight", None)
     plain = isinstance(weight, Tensor) and weight.ndim == 2 and weight.is_floating_point()
     if not plain or list(head.children()):
         raise NotFound(f"its output head is a {type(head).__name__}, not one plain matrix")
@@ -131,7 +131,7 @@ def _find(name: str, module: Module, tokenizer: Any) -> Unembedding:
         norm,
         weight.detach(),
         torch.tensor(known, dtype=torch.long),
-        frozenset(_residual(name, observed, path)),
+        tuple(_residual(name, observed, path)),
     )
 
 

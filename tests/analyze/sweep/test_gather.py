@@ -6,6 +6,7 @@ import torch
 
 from analyze.compare.coactivation import Coactivation
 from analyze.compare.directions import nearest
+from analyze.statistics.cofiring import CoFiring
 from analyze.statistics.firing import Firing
 from analyze.statistics.kept_rows import KeptRows
 from analyze.statistics.latent_scaling import LatentScaling
@@ -28,6 +29,7 @@ def everything(subject):
         Reconstruction(subject),
         LatentScaling(subject, BATCH, directions=True),
         Coactivation(subject, subject, nearest(subject.dictionary, subject.dictionary, 3)),
+        CoFiring(subject.features, np.arange(4), np.arange(2, 7)),
         Moments(subject),
         Readout(subject),
     ]

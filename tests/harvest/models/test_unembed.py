@@ -128,11 +128,12 @@ def test_rows_of_the_head_that_no_token_has_are_left_out():
 def test_inputs_and_outputs_of_layers_are_on_the_residual_stream_and_nothing_inside_them(family):
     shape = FAMILIES[family]
     residual = find_unembedding("m", randomised(family), Vocabulary()).residual
+    assert residual[:2] == tuple(f"m.{shape.layers}.0.{site}" for site in ("in", "out"))
     kinds = {kind.split(".")[0]: place for kind, place in shape.kinds(1).items()}
     on = {f"m.{path}.{site}" for path, site in (kinds["resid_pre"], kinds["resid_post"])}
-    assert on <= residual
+    assert on <= set(residual)
     inside = {f"m.{path}.{site}" for kind, (path, site) in kinds.items() if "resid" not in kind}
-    assert not inside & residual
+    assert not inside & set(residual)
     assert len(residual) == 2 * LAYERS + 1  # what the final norm is given, too
 
 
@@ -145,7 +146,7 @@ def test_a_model_in_bfloat16_keeps_its_head_as_it_is():
 
 
 def test_an_encoder_without_an_output_head_is_told():
-    with pytest.raises(ModelError, match=r"^models\.m: it has no logit lens: it has no output"):
+    with pytest.raises(ModelError, match=r"^models\.m: no logit lens: it has no output"):
         find_unembedding("m", FAMILIES["bert"].build(), Vocabulary())
 
 
