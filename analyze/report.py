@@ -71,7 +71,7 @@ def write_report(
     shown = chosen(analysis, verdicts, config.report_features)
     features = list(Features(analysis, tables, config, shown).read())
     top = overview(analysis, verdicts, fidelity, config.fdr)
-    provenance = made(analysis, tables, raw_config, path)
+    provenance = made(analysis, baselines, tables, raw_config, path)
     index = _index(analysis, tables, config, top, [f.line for f in features], provenance.missing)
     replaced = rows(tables.read("replace"))
     environment = _environment()

@@ -13,10 +13,17 @@ from analyze.tables import Tables
 
 NEUTRAL_SHADES = 8
 NULL_BINS = 40
-# Field of a line, column of the tables, title, and which table has it.
+# Field of a line, column of the tables, which table has it, title, what it tells.
 MEASURES = (
-    ("ratio", "readout_ratio", "readout ratio (other model over own)", "transfer"),
-    ("direction", "direction", "best direction in the other model, |v| / |d|", "scaling"),
+    (
+        *("ratio", "readout_ratio", "transfer", "readout ratio (other model over own)"),
+        "Low: the other model's activations do not say, linearly, when the feature fires.",
+    ),
+    (
+        *("direction", "direction", "scaling", "best direction in the other model, |v| / |d|"),
+        "Low: nothing in what the other model's reconstruction leaves over moves with the feature. "
+        "That tells of exclusive groups; what both models see is reconstructed in the other, too.",
+    ),
 )
 
 
@@ -47,6 +54,7 @@ class Scatter:
 
     name: str
     title: str
+    note: str
     top: float
     null: list[int]
     null_name: str
@@ -69,11 +77,11 @@ def norms_chart(table: pl.DataFrame, models: tuple[str, str]) -> Norms:
 def scatter_charts(lines: list[FeatureLine], tables: Tables) -> list[Scatter]:
     """Of every measure that is known of a feature."""
     charts = []
-    for field, column, title, source in MEASURES:
+    for field, column, source, title, note in MEASURES:
         values = [getattr(line, field) for line in lines if getattr(line, field) is not None]
         if values:
             top = round(max(1.0, min(2.0, float(np.quantile(values, 0.99)))), 2)
-            charts.append(Scatter(field, title, top, *_null(tables, source, column, top)))
+            charts.append(Scatter(field, title, note, top, *_null(tables, source, column, top)))
     return charts
 
 

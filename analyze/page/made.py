@@ -48,7 +48,13 @@ class Made:
     missing: dict[str, str]
 
 
-def made(analysis: Analysis, tables: Tables, raw_config: dict[str, Any], page: Path) -> Made:
+def made(
+    analysis: Analysis,
+    baselines: list[Analysis],
+    tables: Tables,
+    raw_config: dict[str, Any],
+    page: Path,
+) -> Made:
     """Provenance of the page that is written to `page`; `missing`: table -> its command."""
     missing = {name: command for name, command in MADE_BY.items() if tables.read(name) is None}
     there = [command for name, command in MADE_BY.items() if name not in missing]
@@ -57,7 +63,8 @@ def made(analysis: Analysis, tables: Tables, raw_config: dict[str, Any], page: P
     commands = [
         f"{command} {what} --out {_word(tables.folder)}" for command in dict.fromkeys(there)
     ]
-    report = f"analyze report {what} --out {_word(page.parent)}"
+    beside = "".join(f" --baseline {_word(baseline.folder)}" for baseline in baselines)
+    report = f"analyze report {what}{beside} --out {_word(page.parent)}"
     return Made(
         configuration=_yaml(raw_config),
         dictionary=json.dumps(subject.description, indent=1, ensure_ascii=False, default=str),

@@ -69,7 +69,7 @@ def overview(
         found=_verdicts(analysis, rows(verdicts)) if judged else _claims(analysis),
         health=_health(analysis),
         recovered=[
-            Tile(_percent(line.get("loss_recovered")), f"loss of {model} recovered", model)
+            Tile(_percent(line.get("loss_recovered")), f"loss recovered, {model}", model)
             for line in reversed(everywhere)
             for model in (str(line.get("model")),)
         ],

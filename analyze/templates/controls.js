@@ -1,13 +1,14 @@
 // The search and the filters of the table.
 
 const ORDERS = {
-  rank: "strongest claim", q: "q", ratio: "readout ratio", direction: "direction", density: "density", r: "R", number: "number",
+  rank: "strongest first", q: "q", ratio: "readout ratio", direction: "direction", density: "density", r: "R", number: "number",
 };
 
 function drawControls() {
   choices("by-model", "model", values("model"));
   choices("by-group", "group", values("group"));
   choices("by-verdict", "verdict", values("verdict"));
+  if (!index.judged) byId("by-verdict").previousSibling.textContent = "Claim";
   choices("by-label", "label", [...new Set(lines.map((one) => one.label))].filter((label) => label !== null).sort((a, b) => a - b));
   const known = Object.keys(ORDERS).filter((key) => key === RANK || COLUMNS.some((column) => column.key === key));
   const orders = byId("by-order");

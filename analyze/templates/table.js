@@ -9,7 +9,7 @@ const COLUMNS = [
   {key: "number", name: "feature", cell: (one) => make("a", {href: `#feature-${one.number}`, tabindex: "-1"}, String(one.number))},
   {key: "model", name: "model", kind: "text", cell: (one) => make("bdi", {class: `of-${shadeOf(one.model)}`}, shown(one.model))},
   {key: "group", name: "group", kind: "text", cell: (one) => shown(one.group)},
-  {key: "verdict", name: "verdict", kind: "text", cell: (one) => (one.verdict ? chip(one.verdict) : null)},
+  {key: "verdict", name: index.judged ? "verdict" : "claim", kind: "text", cell: (one) => (one.verdict ? chip(one.verdict) : null)},
   {key: "q", name: "q", cell: (one) => figure(one.q)},
   {key: "r", name: "R", cell: (one) => (one.r === null ? "–" : one.r.toFixed(3))},
   {key: "ratio", name: "readout ratio", cell: (one) => figure(one.ratio)},

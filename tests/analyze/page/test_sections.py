@@ -71,7 +71,7 @@ def test_exclusive_is_explained_with_the_rate_and_its_null(page):
 
 
 def test_loss_recovered_stands_above_and_by_label_below(page):
-    assert "75.0%loss of b recovered" in page.texts(".tile")
+    assert "75.0%loss recovered, b" in page.texts(".tile")
     rows = ["".join(row.split()) for row in page.texts("#causal table.fidelity tbody tr")]
     assert [row.split("–")[0] for row in rows] == ["aall0.500", "ball0.750", "bcode0.250"]
 
