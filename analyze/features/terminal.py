@@ -23,7 +23,7 @@ MOST_LINES, MOST_COLUMNS = 12, 7
 MOVING = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 SHOWN_AS = {"\n": "↵", "\t": "⇥", "\r": "␍"}
 QUANTILES = ("q10", "q50", "q90", "q99", "max")
-KEYS = ("feature", "group", "claimed_for")  # said in the heading
+KEYS = (*("feature", "group", "claimed_for"), *("density", "fires", "activation_max"))  # said above
 
 
 def show(card: Card, console: Console) -> None:
@@ -112,7 +112,8 @@ def _context(line: Line, plain: bool) -> Text:
         shade = SHADES[min(len(SHADES) - 1, int(strength * len(SHADES)))]
         style = f"#000000 on {shade}" if strength >= FAINT or peak else ""
         text.append(shown, style=f"bold underline {style}" if peak else style)
-    return text.append(f"   {visible(line['label'])}, document {line['document']}", style="dim")
+    source = f"{visible(line['label'])}, document\u00a0{line['document']}"
+    return text.append(f"   {source}", style="dim")
 
 
 def _shortened(piece: str) -> str:

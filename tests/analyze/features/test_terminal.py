@@ -63,7 +63,7 @@ def test_a_feature_that_never_fires_says_so():
 
 
 def test_without_colours_the_peak_is_between_marks():
-    assert "one two« three»   code, document 3" in shown(card())
+    assert "one two« three»   code, document\u00a03" in shown(card())
 
 
 @pytest.mark.parametrize(("strength", "shade"), [(0.1, 0), (0.3, 1), (0.6, 2), (0.9, 3), (1.0, 3)])
