@@ -17,9 +17,9 @@ from analyze.pairing import hookpoint_pairs
 from analyze.statistics.moments import Moments
 from analyze.subject import Subject
 from analyze.sweep.accumulator import Accumulator
-from analyze.transfer.ridge import ridge_map
 from analyze.verdict.evidence import Sums, evidence_table, fresh_sums
 from analyze.verdict.judge import copy_null, judge, shared_null, smallest_p
+from train.linear_map import ridge_map
 from train.steps import OnStep
 
 SweepInto = Callable[[Subject, Sequence[Accumulator], Path], None]
