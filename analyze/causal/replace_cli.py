@@ -30,9 +30,10 @@ PARAGRAPHS = [
     "next-token distributions and ce, the cross entropy of that token, in nats (arXiv 2504.02922).",
     "Sets: none (the base model as it is), all features that fire, random halves of them, and the "
     "best and worst half by each ranking. A ranking means something if its best half closes more "
-    "of the gap than a random one, and its worst less. activations: the target's own activations "
-    "in place of the base model's, what a perfect dictionary would do; target: the target itself. "
-    "gap_closed = 1 - kl / kl of none.",
+    "of the gap than a random one, and its worst less; one by how much features fire closes much "
+    "whatever they mean (--ranking -norms.activation_sum, to compare with). activations: the "
+    "target's own activations in place of the base model's, what a perfect dictionary would do; "
+    "target: the target itself. gap_closed = 1 - kl / kl of none.",
     "Decoder biases, and the means that a dictionary takes off, are no features: their difference "
     "is left out unless --bias adds it, with every set and alone (bias).",
     "Needs hookpoints of one width and models of one tokenizer. Texts are documents that training "

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from analyze.exclusive import Claim
-
-EXCLUSIVE = "exclusive"  # the verdict
+from analyze.verdict.judge import EXCLUSIVE
 
 
 @dataclass(frozen=True)

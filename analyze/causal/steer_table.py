@@ -121,8 +121,8 @@ def brief(summary: pl.DataFrame) -> pl.DataFrame:
         pl.col("claimed_for").alias("of"),
         (pl.col("steered") + how).alias("steered"),
         pl.col("kl_firing").alias("firing"),
-        pl.col("kl_random_firing").alias("(random)"),
+        pl.col("kl_random_firing").alias("rand"),
         pl.col("kl_silent").alias("silent"),
-        pl.col("kl_random_silent").alias("(random) "),
+        pl.col("kl_random_silent").alias("rand "),
         pl.col("positions_firing").alias("rows"),
     )

@@ -91,6 +91,7 @@ def test_on_the_terminal_it_says_what_was_replaced_toward_what(twins, tmp_path):
         (["--base", "c"], "--base c: the models are a, b"),
         (["--hookpoint", "x"], f"--hookpoint x: there is {NAMES[1]}"),
         (["--ranking", "q"], "--ranking q: no table exclusivity"),
+        (["--ranking", "-norms.density"], "--ranking -norms.density: no table norms"),
         (["--among", "c"], "--among c: there are features of"),
     ],
 )

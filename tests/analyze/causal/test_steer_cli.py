@@ -50,7 +50,7 @@ def read(tmp_path, name):
 
 
 def test_named_features_are_steered_in_both_models_and_carried_over(run, tmp_path):
-    done = run("--feature", 1, "--feature", 22, "--alphas", "1,-1,0", "--json", "--generate", 1,
+    done = run("--feature", 1, "--feature", 22, "--alphas", "-1,1,0", "--json", "--generate", 1,
                "--new-tokens", 3)  # fmt: skip
     assert done.exit_code == 0, done.output
     value = json.loads(done.stdout)
