@@ -45,6 +45,11 @@ class Tables:
         self._note(name, self._fingerprint)
         return files
 
+    def has(self, name: str) -> bool:
+        """Whether a table was written of this subject."""
+        there = (self.folder / f"{name}.parquet").exists()
+        return there and self._index().get(name) == self._fingerprint
+
     def read(self, name: str) -> pl.DataFrame | None:
         """A table that was written of this subject; None where there is none."""
         if self._index().get(name) != self._fingerprint:

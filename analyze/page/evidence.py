@@ -25,16 +25,15 @@ MEANINGS = {
     "beta_eps_other": "best scale on the other model's residual",
     "beta_r_own": "best scale on its own model's reconstruction",
     "beta_r_other": "best scale on the other model's reconstruction",
-    "relative_decoder_norm": "R in scaled units: 1 the first model alone, 0 the second alone",
-    "relative_decoder_norm_raw": "the same in the units of the models' activations",
-    "relative_encoder_norm": "the same of its encoders",
+    "relative_decoder_norm_raw": "R in the units of the models' activations",
+    "relative_encoder_norm": "R of its encoders",
     "decoder_cosine": "between its decoders in the two models",
     "detection": "how often a language model told by the explanation whether a text makes it fire",
     "specific": "ν of the residual below 0.2 and ν of the reconstruction below 0.5",
 }
 IDENTITY = {
     *("feature", "group", "claimed_for", "own_hookpoint", "other_hookpoint", "verdict", "reason"),
-    *("p", "q", "fires", "density", "rank", "explanation"),
+    *("p", "q", "fires", "density", "rank", "explanation", "relative_decoder_norm"),
 }
 NULL, P = "null_", "p_"
 
@@ -68,6 +67,18 @@ def evidence_of(source: str, lines: list[Line]) -> list[Evidence]:
         if facts:
             found.append(Evidence(source, where, facts))
     return found
+
+
+def without_repeats(found: list[Evidence], others: list[Evidence]) -> list[Evidence]:
+    """Numbers that have a p-value, or that no other table holds as well."""
+    told = {fact.name for one in others for fact in one.facts}
+    kept = [
+        Evidence(
+            one.source, one.where, [f for f in one.facts if f.p is not None or f.name not in told]
+        )
+        for one in found
+    ]
+    return [one for one in kept if one.facts]
 
 
 def _is_evidence(line: Line, name: str) -> bool:

@@ -15,7 +15,7 @@ from analyze.analysis import Analysis
 from analyze.config import AnalyzeConfig
 from analyze.page.contexts import Band, band_of_store, bands_of, snippet_of
 from analyze.page.embed import embedded, number, shortened
-from analyze.page.evidence import Evidence, evidence_of
+from analyze.page.evidence import Evidence, evidence_of, without_repeats
 from analyze.page.feature import Feature, FeatureDetail, FeatureLine, Near, Token, Tokens
 from analyze.page.lines import Line, Lines, largest
 from analyze.page.steering import curves_of, prompts_of
@@ -196,10 +196,13 @@ def _compared(lines: list[Line]) -> list[Near]:
 
 def _evidence(norms: Line, of: dict[str, list[Line]]) -> list[Evidence]:
     compared = {name: value for name, value in norms.items() if name.startswith(NORMS)}
-    return [
-        *evidence_of("verdict", of["exclusivity"]),
+    measured = [
         *evidence_of("latent scaling", of["scaling"]),
         *evidence_of("transfer by an affine map", of["transfer"]),
+    ]
+    return [
+        *without_repeats(evidence_of("verdict", of["exclusivity"]), measured),
+        *measured,
         *evidence_of("norms", [compared]),
         *evidence_of("explanation", of["explanations"]),
     ]

@@ -28,7 +28,7 @@ MADE_BY = {
     "transfer": "analyze transfer",
     "fidelity": "analyze fidelity",
     "steer": "analyze steer",
-    "steer_texts": "analyze steer",
+    "steer_texts": "analyze steer --generate 2",
     "replace": "analyze replace",
     "exclusivity": "analyze exclusivity",
 }
@@ -36,7 +36,7 @@ MADE_BY = {
 
 @dataclass(frozen=True)
 class Made:
-    """configuration: YAML; dictionary: its config.json; there, missing: commands, run and not."""
+    """configuration: YAML; dictionary: its config.json; missing: table -> command to make it."""
 
     configuration: str
     dictionary: str
@@ -44,7 +44,6 @@ class Made:
     fingerprint: str
     models: dict[str, str]
     commands: list[str]
-    there: list[str]
     missing: dict[str, str]
 
 
@@ -55,14 +54,13 @@ def made(
     raw_config: dict[str, Any],
     page: Path,
 ) -> Made:
-    """Provenance of the page that is written to `page`; `missing`: table -> its command."""
-    missing = {name: command for name, command in MADE_BY.items() if tables.read(name) is None}
-    there = [command for name, command in MADE_BY.items() if name not in missing]
+    """Provenance of the page that is written to `page`."""
+    missing = {name: command for name, command in MADE_BY.items() if not tables.has(name)}
+    there = dict.fromkeys(command for name, command in MADE_BY.items() if name not in missing)
+    longest = [one for one in there if not any(more.startswith(f"{one} ") for more in there)]
     subject = analysis.subject
     what = f"--store {_word(subject.store.path)} --dictionary {_word(subject.folder)}"
-    commands = [
-        f"{command} {what} --out {_word(tables.folder)}" for command in dict.fromkeys(there)
-    ]
+    commands = [f"{command} {what} --out {_word(tables.folder)}" for command in longest]
     beside = "".join(f" --baseline {_word(baseline.folder)}" for baseline in baselines)
     report = f"analyze report {what}{beside} --out {_word(page.parent)}"
     return Made(
@@ -75,7 +73,6 @@ def made(
             for name, value in subject.store.schema.fingerprints.items()
         },
         commands=[f"{command} --config config.yaml" for command in [*commands, report]],
-        there=there,
         missing=missing,
     )
 

@@ -78,7 +78,7 @@ class Prompt:
 
 
 def curves_of(lines: list[Line], tokens: list[Line]) -> list[Curve]:
-    """A curve per steered model, hookpoint and kind of direction, in the table's order."""
+    """A curve per steered model, hookpoint and kind of direction; the feature's own model first."""
     known = [line for line in lines if number(line.get("alpha")) is not None]
     curves = []
     for own in _grouped(known, "steered", "hookpoint", "mapped"):
@@ -97,7 +97,8 @@ def curves_of(lines: list[Line], tokens: list[Line]) -> list[Curve]:
                 moved=_moved(moved),
             )
         )
-    return curves
+    owner = known[0].get("claimed_for") if known else None
+    return sorted(curves, key=lambda curve: (curve.model != owner, curve.mapped))
 
 
 def prompts_of(lines: list[Line]) -> list[Prompt]:

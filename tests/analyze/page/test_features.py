@@ -167,3 +167,23 @@ def test_once_the_page_is_full_details_keep_two_contexts(maker, judged_tables, m
 def test_lines_of_no_table_are_empty():
     assert Lines(None, [1]).of(1) == []
     assert Lines(None, [1]).first(1) == {}
+
+
+def test_the_verdict_repeats_no_number_of_another_table_but_those_it_judges(maker, judged_tables):
+    scaling = [{"feature": 5, "direction": 0.2}]
+    transfer = [{"feature": 5, "readout_ratio": 0.55}]
+    ((_, detail),) = _read(maker, **judged_tables, scaling=scaling, transfer=transfer)
+    facts = [(one["source"], fact["name"]) for one in detail["evidence"] for fact in one["facts"]]
+    assert ("verdict", "readout_ratio") in facts
+    assert ("verdict", "direction") not in facts
+    assert ("latent scaling", "direction") in facts
+
+
+def test_steering_of_the_own_model_comes_first(maker):
+    steer = [
+        {"feature": 5, "claimed_for": "b", "steered": model, "mapped": mapped, "alpha": 1.0}
+        for model, mapped in (("a", True), ("a", False), ("b", False))
+    ]
+    ((_, detail),) = _read(maker, steer=steer)
+    found = [(curve["model"], curve["mapped"]) for curve in detail["curves"]]
+    assert found == [("b", False), ("a", False), ("a", True)]
