@@ -115,7 +115,8 @@ def load_checkpoint(
         begun, progress = dict(state["settings"]), Progress(**state["progress"])
         _refuse_other_recipe(place, state.get("recipe"), trainee.config.recipes[0])
         _refuse_other_settings(place, begun, settings)
-        _refuse_other_architecture(place, dict(state["architecture"]), trainee)
+        architecture = {"residual": False, **state["architecture"]}  # older ones do not say it
+        _refuse_other_architecture(place, architecture, trainee)
         file = place / TENSORS
         _restore(trainee, safetensors.torch.load_file(file))
     except (

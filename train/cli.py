@@ -27,6 +27,7 @@ from pipeline.config import Config, describe
 from pipeline.errors import ConfigError
 from train import live_cli, summary
 from train.config import TrainConfig
+from train.dictionary.pairs import refuse_unpaired
 from train.dictionary.partition import check_exclusive
 from train.formats.cli import export, import_
 from train.hub_cli import push
@@ -87,6 +88,8 @@ def run(
         raise ConfigError(f"--live: trains without a store, but --store names {store}; drop one")
     settings = read_config(config, set_)
     section = settings.section("train", TrainConfig)
+    if live:
+        live_cli.refuse_residuals(section)
     if (check or live) and store is None:
         _check_models(settings, section)
     if check:
@@ -128,10 +131,13 @@ app.command("push")(push)
 
 
 def _check_models(settings: Config, section: TrainConfig) -> None:
-    """Raises ConfigError for a share of a model that the configuration, if it has any, lacks."""
+    """Raises ConfigError for dictionaries that the configuration's models, if any, do not allow."""
+    models = tuple(settings.models) if settings.raw.get("models") else ()
     for plan in planned(section):
-        if plan.partition == "dedicated" and settings.raw.get("models"):
-            check_exclusive(tuple(settings.models), plan.config.exclusive)
+        if models and plan.partition == "dedicated":
+            check_exclusive(models, plan.config.exclusive)
+        if models and plan.config.residual and plan.config.hookpoints is None:
+            refuse_unpaired(models)
 
 
 def _refuse_several_processes() -> None:

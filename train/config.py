@@ -11,6 +11,7 @@ from train.dictionary_config import DictionaryConfig
 
 RecipeName = Literal[
     "dfc",
+    "residual_dfc",
     "batch_topk_crosscoder",
     "dsf",
     "crosscoder",

@@ -44,8 +44,15 @@ class DictionaryConfig(Section):
     exclusive: dict[str, int | float] = Field(
         {},
         description="dfc: features that only this model sees, a share (0.05) or a number (512); "
-        "0.05 for models not named. Shares of 256 features and more are rounded down to multiples "
-        "of 8, where GPUs are twice as fast",
+        "0.05 for models not named (residual_dfc: half and half if none is). Shares of 256 "
+        "features and more are rounded down to multiples of 8, where GPUs are twice as fast",
+    )
+    residual: bool | None = Field(
+        None,
+        description="train on what the best linear map from the other model's activations leaves "
+        "of each of two models' (their hookpoints are taken in pairs): what both have linearly is "
+        "gone, what one alone has is left. Of that little is active: a tenth of the features and "
+        "of the k of a dfc suffices; null: the recipe's",
     )
     k: int = Field(
         200,

@@ -21,12 +21,13 @@ from train.variance import VarianceExplained as VarianceExplained
 class Evaluation:
     """What a dictionary does on `rows` rows; None where there are none, or no variance.
 
-    fve: per hookpoint that is reconstructed; l0: mean active features per row; loss: mean over
-    rows of the squared error in scaled units, summed over hookpoints; never_fired: share of the
-    features that no row activated; l0_share: per group, its share of the active features;
-    fve_share: per group and hookpoint, how much less FVE there is when the group's codes are zero;
-    scale: what a hookpoint is multiplied by; partition_integrity: the largest weight that the
-    partition forbids, 0 because such weights do not exist here (an import verifies it).
+    fve: per hookpoint that is reconstructed, of its residual where the dictionary is of these; l0:
+    mean active features per row; loss: mean over rows of the squared error in scaled units, summed
+    over hookpoints; never_fired: share of the features that no row activated; l0_share: per group,
+    its share of the active features; fve_share: per group and hookpoint, how much less FVE there is
+    when the group's codes are zero; scale: what a hookpoint is multiplied by; partition_integrity:
+    the largest weight that the partition forbids, 0 because such weights do not exist here (an
+    import verifies it).
     """
 
     fve: dict[str, float | None]
@@ -62,22 +63,23 @@ class _Sums:
         """Takes all batches in."""
         for batch in batches:
             codes, x_hat = reconstruct(self.dictionary, batch.activations)
+            wanted = self.dictionary.targets(batch.activations)
             for name, sums in self.whole.items():
-                sums.update(batch.activations[name], x_hat[name])
+                sums.update(wanted[name], x_hat[name])
             self.fired_F += torch.bincount(codes.pattern.columns, minlength=len(self.fired_F)).cpu()
             self.rows += len(batch.rows)
             for group in self.error_without:
-                self._do_without(group, codes, batch.activations)
+                self._do_without(group, codes, wanted)
         return self._result()
 
-    def _do_without(self, group: str, codes: SparseCodes, activations: Activations) -> None:
+    def _do_without(self, group: str, codes: SparseCodes, wanted: Activations) -> None:
         """Squared errors of a batch that is decoded with the group's codes at zero."""
         here = self.dictionary.partition.slices[group]
         columns = codes.pattern.columns
         others = (columns < here.start) | (columns >= here.stop)
         x_hat = self.dictionary.decode(replace(codes, values=codes.values * others))
         for name, x_hat_BD in x_hat.items():
-            x_BD = activations[name].to(x_hat_BD.device, torch.float64)
+            x_BD = wanted[name].to(x_hat_BD.device, torch.float64)
             self.error_without[group][name] += float((x_BD - x_hat_BD).square().sum())
 
     def _result(self) -> Evaluation:
@@ -119,6 +121,6 @@ class _Sums:
 def reconstruct(
     dictionary: Crosscoder, activations: Activations
 ) -> tuple[SparseCodes, Activations]:
-    """Codes and reconstructions of raw activations."""
+    """Codes of raw activations, and what they decode to."""
     codes = dictionary.encode(activations)
     return codes, dictionary.decode(codes)

@@ -40,6 +40,26 @@ class Spread:
         return cls(rows, mean_W, gram_WW / max(1, rows) - torch.outer(mean_W, mean_W))
 
 
+class SpreadSums:
+    """Number, sum and sum of outer products of rows, added up in float64 batch by batch."""
+
+    def __init__(self, width: int, device: torch.device) -> None:
+        self.width = width
+        self.rows = 0
+        self.sum_W = torch.zeros(width, dtype=torch.float64, device=device)
+        self.gram_WW = torch.zeros(width, width, dtype=torch.float64, device=device)
+
+    def add(self, rows_BW: Float[Tensor, "batch width"]) -> None:
+        """Takes rows in."""
+        self.rows += len(rows_BW)
+        self.sum_W += rows_BW.sum(dim=0)
+        self.gram_WW.addmm_(rows_BW.T, rows_BW)
+
+    def spread(self) -> Spread:
+        """Of all rows so far."""
+        return Spread.of_sums(self.rows, self.sum_W, self.gram_WW)
+
+
 @dataclass(frozen=True)
 class RidgeMap:
     """x_T ~ weight_TS x_S + bias_T, in float64 and relative to the moments' constants.

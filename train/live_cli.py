@@ -29,6 +29,19 @@ SAYS_EVERY = 10  # seconds
 STORE_ROWS = 1_000_000
 
 
+def refuse_residuals(section: TrainConfig) -> None:
+    """Raises ConfigError for dictionaries of residuals, before a model is loaded."""
+    from train.recipes.presets import planned
+
+    for plan in planned(section):
+        if plan.config.residual:
+            raise ConfigError(
+                f"train.recipes: {plan.name} is of residuals, whose maps are fitted on rows spread "
+                "over a store, and --live has none; run `harvest run` and train on its store, or "
+                "use recipe dfc"
+            )
+
+
 def check(config: Config) -> None:
     """Validates everything that a live run reads, and looks for its files. Raises their errors."""
     _settings(config)

@@ -24,7 +24,7 @@ from train.dictionary.artifact import add_to_description, save_dictionary
 from train.evaluate import Evaluation
 from train.lock import locked
 from train.metrics import MetricsLog, NoLog
-from train.provenance import figures, provenance
+from train.provenance import figures, predicted, provenance
 from train.ranks import ALONE, Ranks
 from train.recipes.presets import planned
 from train.recipes.recipe import build_trainee, output_folder
@@ -165,7 +165,8 @@ def _finish(track: Track, source: RowSource) -> TrainedDictionary:
     """
     name, dictionary = track.trainee.name, track.trainee.dictionary
     said = provenance(name, track.config, dictionary.partition)
-    save_dictionary(track.folder, dictionary, {**said, **source.provenance()})
+    said |= {**predicted(dictionary), **source.provenance()}
+    save_dictionary(track.folder, dictionary, said)
     validation = track.validate(source, track.config.steps, lambda: None)
     dead = dead_fraction(track.trainee)
     add_to_description(track.folder, {"figures": figures(validation, dead)})

@@ -49,7 +49,22 @@ def _summary(description: dict[str, Any]) -> str:
     return (
         f"A {_what(description).replace('-', ' ')} of {features:,} features on {models}: {recipe}"
         f"activation `{activation}`, code normalization `{description['code_normalization']}`."
+        + _residual(description)
         + _origin(description)
+    )
+
+
+def _residual(description: dict[str, Any]) -> str:
+    """That codes and reconstructions are of residuals, and how much the maps predict."""
+    if not description.get("residual"):
+        return ""
+    shares = (description.get("predicted") or {}).items()
+    known = ", ".join(f"{_number(share, percent=True)} of {_cell(name)}" for name, share in shares)
+    return (
+        "\n\nIt reads both models' raw activations and encodes and reconstructs what the best "
+        "affine map from the other model's leaves of each hookpoint's"
+        + (f" (predicted, and taken off: {known})" if known else "")
+        + ". The FVE below is of what is left."
     )
 
 

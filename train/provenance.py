@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from train.config import TrainConfig
+from train.dictionary.crosscoder import Crosscoder
 from train.dictionary.partition import Partition
 from train.evaluate import Evaluation
 from train.recipes.matryoshka import feature_levels
@@ -32,6 +33,14 @@ def nested_sizes(partition: Partition, shares: list[float]) -> list[int] | None:
         return None
     sizes: list[int] = feature_levels(partition, shares).bincount().tolist()
     return [size for size in sizes if size]
+
+
+def predicted(dictionary: Crosscoder) -> dict[str, Any]:
+    """Of a residual dictionary, the share of each hookpoint's variance that its maps predict."""
+    if dictionary.prediction is None:
+        return {}
+    names = [hookpoint.name for hookpoint in dictionary.hookpoints]
+    return {"predicted": dict(zip(names, dictionary.prediction.r2.tolist(), strict=True))}
 
 
 def figures(validation: Evaluation, dead_fraction: float) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from store.loader import Batch, LoaderOptions, ShuffledLoader
 from store.reader import Store
 from store.schema import Hookpoint
+from store.selection import Split
 from store.statistics import RowStatistics
 from store.sweep import sweep
 from store.window import window_bytes
@@ -60,6 +61,12 @@ class RowSource(Protocol):
 
     def first_batch(self) -> dict[str, Tensor]:
         """Activations of the first batch, which stays the first."""
+
+    def sample(self, rows: int) -> Iterator[Batch]:
+        """Up to so many rows of training documents, spread over all of them, each once.
+
+        The whole sample on every rank, the same ones for the same source.
+        """
 
     def validation(self) -> Iterator[Batch]:
         """Rows of held-out documents."""
@@ -131,15 +138,22 @@ class StoreRows:
         """A batch of all ranks together."""
         return self._whole.read(number)
 
+    def sample(self, rows: int) -> Iterator[Batch]:
+        """Rows of training documents, the same share of every chunk, in storage order."""
+        return self._sweep("train", rows)
+
     def validation(self) -> Iterator[Batch]:
         """Held-out rows, spread over the store, in storage order."""
+        return self._sweep("validation", self._config.validation_rows)
+
+    def _sweep(self, split: Split, limit: int) -> Iterator[Batch]:
         config = self._config
         return sweep(
             self._store,
             config.batch_rows,
-            "validation",
+            split,
             config.validation_fraction,
-            limit=config.validation_rows,
+            limit=limit,
             verify=config.verify_chunks,
         )
 

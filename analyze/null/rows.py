@@ -68,6 +68,11 @@ class NullRows:
         """Activations of the whole of batch 0."""
         return self._pair.view(self._rows.whole_batch(0))
 
+    def sample(self, rows: int) -> Iterator[Batch]:
+        """Rows of training documents, spread over the store."""
+        for batch in self._rows.sample(rows):
+            yield self._seen(batch)
+
     def validation(self) -> Iterator[Batch]:
         """Held-out rows, in storage order."""
         for batch in self._rows.validation():

@@ -23,6 +23,7 @@ from harvest.live.pace import Pace, measure_pace
 from harvest.live.refill import ReadBlocks, Refill, ResumePoint
 from harvest.live.shuffle import ShuffleBuffer, row_bytes
 from pipeline.command import console
+from pipeline.errors import ConfigError
 from store.buffers import BufferPool
 from store.device import DeviceCopy
 from store.loader import Batch
@@ -128,6 +129,13 @@ class LiveRows:
         """The activations of the batch that the iteration begins with; before it."""
         self._refill().wait_until_full()
         return self._refill().buffer.first()
+
+    def sample(self, rows: int) -> Iterator[Batch]:
+        """Raises ConfigError: the corpus has not been read, so there is no sample of all of it."""
+        raise ConfigError(
+            "train.residual: maps between the models are fitted on rows spread over a store, and "
+            "--live has none; run `harvest run` first and train on its store, or use recipe dfc"
+        )
 
     def validation(self) -> Iterator[Batch]:
         """The held-out rows that there are so far, in the order of the corpus, on the CPU."""

@@ -24,7 +24,7 @@ from .conftest import tiny
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 ALL = [
     *("dfc", "batch_topk_crosscoder", "crosscoder", "standard", "gated", "topk", "batch_topk"),
-    *("jump_relu", "p_anneal", "gated_anneal", "matryoshka"),
+    *("residual_dfc", "jump_relu", "p_anneal", "gated_anneal", "matryoshka"),
 ]
 PIECES: dict[str, dict[str, object]] = {
     "decoupled": {"code_normalization": "decoupled", "sparsity": "none"},

@@ -45,6 +45,7 @@ ONE_MODEL = {
 }
 TWO_MODELS = {
     "dfc": "DedicatedFeatureBatchTopKCrossCoder",
+    "residual_dfc": "DedicatedFeatureBatchTopKCrossCoder",
     "batch_topk_crosscoder": "BatchTopKCrossCoder",
     "dsf": "BatchTopKCrossCoder",
     "crosscoder": "CrossCoder",

@@ -57,6 +57,7 @@ def describe(dictionary: Crosscoder) -> dict[str, Any]:
         "activation": describe_activation(dictionary.activation),
         "center": dictionary.center,
         "means": dictionary.means,
+        "residual": dictionary.prediction is not None,
         "dtype": str(dictionary.b_enc.dtype).removeprefix("torch."),
     }
 
@@ -124,6 +125,7 @@ def build(description: dict[str, Any], file: Path) -> Crosscoder:
             activation=build_activation(description.get("activation", {"kind": "batch_topk"})),
             center=bool(description.get("center", False)),
             means=bool(description.get("means", False)),
+            residual=bool(description.get("residual", False)),
         )
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise DictionaryError(f"{file}: damaged description ({error!r})") from None

@@ -6,10 +6,12 @@ reads and one that only writes a transcoder, a partition a DFC. A hookpoint's we
 features that its model sees: weights that the partition forbids do not exist. Inputs and
 reconstructions cross the border in raw units of the language models; inside, each hookpoint is
 (x - mean) * scale, and decoder norms are in those scaled units, in which models are comparable.
+In a residual dictionary x is what the other model does not predict (train.dictionary.residual).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +24,7 @@ from train.dictionary.normalization import code_normalization
 from train.dictionary.partition import DESIGNATED, Partition
 from train.dictionary.preactivations import Preactivations
 from train.dictionary.precision import add_product
+from train.dictionary.residual import LinearPrediction
 from train.dictionary_config import NormalizationName
 
 Activations = dict[str, Float[Tensor, "batch _width"]]
@@ -43,9 +46,11 @@ class Crosscoder(nn.Module):
 
     W_enc[h], W_dec[h]: (visible features, width); b_enc: (features,); b_dec[h]: (width,); h is the
     hookpoint's number as text. With `center`, b_dec is subtracted before encoding; with `means`,
-    hookpoints have a mean besides their scale. norm_scale[h]: what decoder norms are multiplied
-    with to be in scaled units; 1 unless the scale was folded into the weights. product_dtype: what
-    the dense products of training are multiplied in, None for the weights' type; not saved.
+    hookpoints have a mean besides their scale; with `residual`, a `prediction` is taken off raw
+    activations first, for which all hookpoints must be there. norm_scale[h]: what decoder norms are
+    multiplied with to be in scaled units; 1 unless the scale was folded into the weights.
+    product_dtype: what the dense products of training are multiplied in, None for the weights'
+    type; not saved.
     """
 
     scale: Tensor
@@ -64,6 +69,7 @@ class Crosscoder(nn.Module):
         activation: Activation | None = None,
         center: bool = False,
         means: bool = False,
+        residual: bool = False,
     ) -> None:
         super().__init__()
         self.hookpoints = hookpoints
@@ -72,6 +78,7 @@ class Crosscoder(nn.Module):
         self.activation = activation or BatchTopK()
         self.center = center
         self.means = means
+        self.prediction = _prediction(hookpoints, dtype) if residual else None
         self.inputs = [n for n, h in enumerate(hookpoints) if h.reads]
         self.outputs = [n for n, h in enumerate(hookpoints) if h.writes]
         self._runs = [tuple(partition.visible(h.model)) or (slice(0, 0),) for h in hookpoints]
@@ -130,16 +137,38 @@ class Crosscoder(nn.Module):
         features_V = self.get_buffer(f"_features_{number}")
         return Visibility(self._runs[number], features_V, self.get_buffer(f"_local_{number}"))
 
-    def scaled(self, activations: Activations) -> list[Float[Tensor, "batch _width"]]:
-        """Raw activations in the dictionary's dtype and scaled units, in hookpoint order."""
-        return [self._scaled(number, activations) for number in range(len(self.hookpoints))]
+    def scaled(
+        self, activations: Activations, whole: bool = False
+    ) -> list[Float[Tensor, "batch _width"]]:
+        """Raw activations in the dictionary's dtype and scaled units, in hookpoint order.
 
-    def _scaled(self, number: int, activations: Activations) -> Tensor:
-        device, dtype = self.b_enc.device, self.b_enc.dtype
-        x_BD = activations[self.hookpoints[number].name].to(device, non_blocking=True).to(dtype)
+        whole: in the same units, but a residual dictionary takes no prediction off.
+        """
+        return list(self.scaled_at(range(len(self.hookpoints)), activations, whole).values())
+
+    def scaled_at(
+        self, numbers: Iterable[int], activations: Activations, whole: bool = False
+    ) -> dict[int, Float[Tensor, "batch _width"]]:
+        """The same of some hookpoints, by number; of all of them, where there is a prediction."""
+        raw = self._raw(numbers, activations, whole)
         if self.means:
-            x_BD = x_BD - self.get_buffer(f"mean_{number}")
-        return x_BD * self.scale[number]
+            raw = {n: x_BD - self.get_buffer(f"mean_{n}") for n, x_BD in raw.items()}
+        return {n: x_BD * self.scale[n] for n, x_BD in raw.items()}
+
+    def targets(self, activations: Activations) -> Activations:
+        """What `decode` is to give for these raw activations: they, or what is not predicted."""
+        if self.prediction is None:
+            return activations
+        raw = self._raw(range(len(self.hookpoints)), activations)
+        return {self.hookpoints[n].name: residual_BD for n, residual_BD in raw.items()}
+
+    def _raw(
+        self, numbers: Iterable[int], activations: Activations, whole: bool = False
+    ) -> dict[int, Tensor]:
+        device, dtype = self.b_enc.device, self.b_enc.dtype
+        names = {n: self.hookpoints[n].name for n in numbers}
+        raw = {n: activations[h].to(device, non_blocking=True).to(dtype) for n, h in names.items()}
+        return raw if whole or self.prediction is None else self.prediction.residuals(raw)
 
     def written(self, per_hookpoint: list[Tensor]) -> list[Tensor]:
         """Those of a list in hookpoint order that belong to writing hookpoints."""
@@ -211,13 +240,13 @@ class Crosscoder(nn.Module):
 
         Only reading hookpoints are looked at.
         """
-        x = {n: self._scaled(n, activations) for n in self.inputs}
+        x = self.scaled_at(self.inputs, activations)
         pre_BF = self._dense_preactivations(x, self.encoder_bias())
         return self.activation.inference(self, pre_BF)
 
     @torch.no_grad()
     def decode(self, codes: Codes) -> Activations:
-        """Reconstructions of the writing hookpoints in raw units."""
+        """Reconstructions of the writing hookpoints, or of their residuals, in raw units."""
         raw = {}
         for number, x_hat_BD in zip(self.outputs, self.decode_scaled(codes), strict=True):
             x_hat_BD = x_hat_BD / self.scale[number]
@@ -241,3 +270,10 @@ class Crosscoder(nn.Module):
         """The code normalization of every feature, as the decoders stand now, differentiable."""
         seen = torch.stack([self.get_buffer(f"_local_{n}") >= 0 for n in self.outputs])
         return code_normalization(self.normalization, self.decoder_norms(), seen.to(self.scale))
+
+
+def _prediction(hookpoints: tuple[HookpointShape, ...], dtype: torch.dtype) -> LinearPrediction:
+    """Raises ValueError unless all come in pairs, and are both encoded and reconstructed."""
+    if not all(h.reads and h.writes for h in hookpoints):
+        raise ValueError("a residual is of hookpoints that are both encoded and reconstructed")
+    return LinearPrediction([h.model for h in hookpoints], [h.width for h in hookpoints], dtype)

@@ -8,7 +8,8 @@ With s the scale and m the mean of a hookpoint, x' = (x - m) s and x_hat = x_hat
 Pre-activations, codes and reconstructions are those from before, to rounding: a feature changes
 only where its score lies within rounding of the threshold. Decoder norms, code normalization and
 thresholds stay in scaled units, as `norm_scale` keeps s. A gate's magnitude path is given pre less
-b_enc, so its bias takes up what b_enc gave away.
+b_enc, so its bias takes up what b_enc gave away. The prediction that a residual dictionary takes
+off first is in raw units, and stays.
 """
 
 from __future__ import annotations

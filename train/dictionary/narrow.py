@@ -40,6 +40,7 @@ def narrowed(dictionary: Crosscoder, features: Int[Tensor, " some"]) -> Crosscod
         activation=dictionary.activation,
         center=dictionary.center,
         means=dictionary.means,
+        residual=dictionary.prediction is not None,
     ).to(dictionary.b_enc.device)
     whole, count = dictionary.state_dict(), len(dictionary.hookpoints)
     of_features = dictionary.activation.parameters(

@@ -55,6 +55,11 @@ def export_dictionary(
     if format not in get_args(FormatName):
         known = ", ".join(get_args(FormatName))
         raise DictionaryError(f"format {format!r}: known are {known}")
+    if dictionary.prediction is not None:
+        raise DictionaryError(
+            f"export to {format}: a dictionary of residuals first takes off what the other model "
+            "predicts, which is not known there; share it with `train push`"
+        )
     if format == "sae_lens":
         return _sae_lens(dictionary, out, source or {})
     if len(dictionary.hookpoints) == 1 and "CrossCoder" not in (source or {}).get("kind", ""):

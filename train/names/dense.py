@@ -45,11 +45,7 @@ def encode(core: Crosscoder, activations: Activations, k: int | None = None) -> 
 def preactivations(core: Crosscoder, activations: Activations) -> Tensor:
     """Pre-activations (B, F) of raw activations."""
     pre_BF = core.b_enc
-    for n in core.inputs:
-        x_BD = activations[core.hookpoints[n].name].to(core.b_enc)
-        if core.means:
-            x_BD = x_BD - core.get_buffer(f"mean_{n}")
-        x_BD = x_BD * core.scale[n]
+    for n, x_BD in core.scaled_at(core.inputs, activations).items():
         if core.center and n in core.outputs:
             x_BD = x_BD - core.b_dec[str(n)]
         part_BV = x_BD @ core.W_enc[str(n)].T

@@ -26,6 +26,7 @@ class Dictionary(nn.Module):
     Rows come as (..., d) for one hookpoint, (..., L, d) for several of one width, or as a dict of
     hookpoint names to (..., d). Codes f are those of the decoder, unscaled: x_hat = W_dec f + b.
     All of it is differentiable in rows and weights; encode_sparse is the fast path for large F.
+    Those of a dictionary of residuals (train.dictionary.residual) are reconstructions of these.
     `notes` is what config.json says besides the architecture (recipe, settings, figures).
     """
 

@@ -22,6 +22,7 @@ ARCHITECTURE = {
     "activation",
     "center",
     "means",
+    "residual",
 }
 D = TypeVar("D", bound=Dictionary)
 

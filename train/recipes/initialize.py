@@ -66,10 +66,15 @@ def initialize_weights(dictionary: Crosscoder, config: TrainConfig) -> None:
             dictionary.threshold.fill_(config.threshold_init)
 
 
+def norm_aimed_at(dictionary: Crosscoder) -> float:
+    """What the median norm of every hookpoint's rows becomes in scaled units."""
+    widths = [hookpoint.width for hookpoint in dictionary.hookpoints]
+    return float((sum(widths) / len(widths)) ** 0.5)
+
+
 def initialize_scale(dictionary: Crosscoder, source: RowSource) -> None:
     """Sets every hookpoint's scale from the rows' statistics. Raises StoreError."""
-    widths = [hookpoint.width for hookpoint in dictionary.hookpoints]
-    target = (sum(widths) / len(widths)) ** 0.5
+    target = norm_aimed_at(dictionary)
     for number, hookpoint in enumerate(dictionary.hookpoints):
         median = source.statistics(hookpoint.name).norm_quantile(0.5)
         if not median > SMALLEST_NORM:

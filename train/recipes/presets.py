@@ -32,6 +32,7 @@ NESTED = [1 / 32, 3 / 32, 7 / 32, 15 / 32, 1.0]  # 1, 2, 4, 8, 17 of 32: as in 2
 
 PRESETS: dict[RecipeName, dict[str, Any]] = {
     "dfc": _CROSSCODER,
+    "residual_dfc": {**_CROSSCODER, "residual": True},
     "batch_topk_crosscoder": _CROSSCODER,
     "dsf": {**_CROSSCODER, "designated": 0.1},
     "crosscoder": {**_CROSSCODER, "activation": "relu", "decoder_init_norm": 0.1},
@@ -44,6 +45,7 @@ PRESETS: dict[RecipeName, dict[str, Any]] = {
     "gated_anneal": {**_SAE, "activation": "gated", "sparsity": "lp"},
     "matryoshka": {**_SAE, "matryoshka": NESTED},
 }
+DEDICATED = ("dfc", "residual_dfc")
 # What holds where neither the user nor the recipe says otherwise.
 _OTHERWISE: dict[str, Any] = {
     "activation": "batch_topk",
@@ -63,7 +65,10 @@ _SPARSITY: dict[ActivationName, SparsityName] = {
 
 @dataclass(frozen=True)
 class Planned:
-    """One dictionary of a run; null in `config` is only what follows from widths (units.py)."""
+    """One dictionary of a run; null in `config` is only what follows from widths (units.py).
+
+    And `residual` where it is not asked for: checkpoints from before there was that key go on.
+    """
 
     name: str
     recipe: RecipeName
@@ -72,7 +77,7 @@ class Planned:
     @property
     def partition(self) -> PartitionKind:
         """dedicated: every model has features of its own; shared: it has none."""
-        return "dedicated" if self.recipe == "dfc" else "shared"
+        return "dedicated" if self.recipe in DEDICATED else "shared"
 
 
 def planned(config: TrainConfig) -> list[Planned]:
@@ -138,6 +143,11 @@ def _validated(values: dict[str, Any], number: int) -> TrainConfig:
 def _refuse_contradictions(config: TrainConfig) -> None:
     """Combinations for which there is no such dictionary. Raises ConfigError."""
     activation, sparsity = config.activation, config.sparsity
+    if config.residual and (config.encoder_hookpoints or config.decoder_hookpoints):
+        raise ConfigError(
+            "train.residual: every hookpoint is encoded and reconstructed, so that there are no "
+            "encoder_hookpoints and decoder_hookpoints; leave them null, and choose by hookpoints"
+        )
     if config.code_normalization == "decoupled" and activation != "batch_topk":
         raise ConfigError(
             f"train.code_normalization: decoupled needs activation batch_topk, not {activation}"
@@ -157,7 +167,9 @@ def _refuse_bad_designation(plan: Planned) -> None:
     if not config.designated:
         return
     if plan.partition == "dedicated":
-        raise ConfigError("train.designated: dfc has a partition of its own; use recipe dsf")
+        raise ConfigError(
+            f"train.designated: {plan.recipe} has a partition of its own; use recipe dsf"
+        )
     if config.activation != "batch_topk" or config.code_normalization == "decoupled":
         raise ConfigError(
             "train.designated: needs activation batch_topk and a normalization other than decoupled"

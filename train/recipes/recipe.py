@@ -11,6 +11,7 @@ from store.schema import Hookpoint
 from train.config import TrainConfig
 from train.dictionary.activation import Activation, BatchTopK, Gated, JumpReLU, ReLU, TopK
 from train.dictionary.crosscoder import Activations, Crosscoder, HookpointShape
+from train.dictionary.pairs import refuse_unpaired
 from train.dictionary.partition import (
     Partition,
     dedicated,
@@ -26,6 +27,7 @@ from train.recipes.initialize import (
     initialize_weights,
 )
 from train.recipes.presets import Planned
+from train.recipes.residual import initialize_prediction, initialize_residual_scale
 from train.recipes.tied import check_equal_widths, tie_rows
 from train.recipes.units import in_units
 from train.source import RowSource
@@ -59,9 +61,11 @@ def _chosen(
 
 def partition_of(plan: Planned, models: tuple[str, ...]) -> Partition:
     """Exclusive groups around a shared one, or one shared group, part of which is designated."""
-    config = plan.config
+    config, exclusive = plan.config, plan.config.exclusive
+    if plan.recipe == "residual_dfc" and not exclusive:  # nothing linear is left to share
+        exclusive = {m: (config.features + n) // len(models) for n, m in enumerate(models)}
     if plan.partition == "dedicated":
-        return dedicated(models, config.features, config.exclusive)
+        return dedicated(models, config.features, exclusive)
     if config.designated:
         return designated_group(models, config.features, config.designated)
     return single_group(models, config.features)
@@ -94,14 +98,16 @@ def build_trainee(
 ) -> Trainee:
     """A dictionary ready for its first step on these rows.
 
-    The first batch is the global one, on every rank. Without it the dictionary lacks scales and
-    b_dec, which a checkpoint then restores.
+    The first batch is the global one, on every rank. Without it the dictionary lacks scales, b_dec
+    and a residual's maps, which a checkpoint then restores. Raises ConfigError and StoreError.
     """
     shapes = shapes_of(source.hookpoints, plan.config)
     written = sum(shape.writes for shape in shapes)
     config = in_units(plan.config, [shape.width for shape in shapes], written)
     models = tuple(dict.fromkeys(shape.model for shape in shapes))
     refuse_unknown_models("train.model_weights", config.model_weights, models)
+    if config.residual:
+        refuse_unpaired([shape.model for shape in shapes])
     assert config.code_normalization is not None
     dictionary = Crosscoder(
         tuple(shapes),
@@ -109,6 +115,7 @@ def build_trainee(
         config.code_normalization,
         activation=activation_of(config),
         center=bool(config.center),
+        residual=bool(config.residual),
     )
     initialize_weights(dictionary, config)
     tied = dictionary.tied_rows()
@@ -116,7 +123,11 @@ def build_trainee(
         check_equal_widths({shape.name: shape.width for shape in shapes if shape.writes})
         tie_rows(list(dictionary.W_dec.values()), tied)
     if first_batch is not None:
-        initialize_scale(dictionary, source)
+        if dictionary.prediction is None:
+            initialize_scale(dictionary, source)
+        else:
+            initialize_prediction(dictionary, source, device)
+            initialize_residual_scale(dictionary, first_batch)
         initialize_bias(dictionary, first_batch)
         initialize_sizes(dictionary, first_batch, config)
     return Trainee(plan.name, dictionary.to(device), config, ranks)

@@ -16,7 +16,7 @@ SHARED = {("a", "b"): 24}
 DFC = {("a",): 6, ("a", "b"): 14, ("b",): 4}
 MINE = {("m",): 24}
 
-# id -> (hookpoints, groups, activation, normalization, center, means)
+# id -> (hookpoints, groups, activation, normalization, center, means[, residual])
 CASES: dict[str, tuple] = {
     "relu": (ONE, MINE, ReLU(), "none", True, False),
     "gated": (ONE, MINE, Gated(), "none", True, False),
@@ -32,19 +32,21 @@ CASES: dict[str, tuple] = {
     "dfc": (TWO, DFC, BatchTopK(), "per_model", True, True),
     "jump_relu dfc": (TWO, DFC, JumpReLU(), "crosscoder", False, True),
     "gated dfc": (TWO, DFC, Gated(), "crosscoder", False, True),
+    "residual dfc": (TWO, DFC, BatchTopK(), "crosscoder", False, False, True),
+    "centered residuals": (EQUAL, SHARED, ReLU(), "crosscoder", True, False, True),
 }
 
 
 def make(case: str, dtype: torch.dtype = torch.float64, seed: int = 0) -> Crosscoder:
-    hookpoints, groups, activation, normalization, center, means = CASES[case]
-    core = build(hookpoints, groups, activation, normalization, center, means, dtype)
+    hookpoints, groups, activation, normalization, center, means, *residual = CASES[case]
+    core = build(hookpoints, groups, activation, normalization, center, means, dtype, *residual)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in core.parameters():
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             parameter.copy_(0.5 * noise)
         for name, buffer in core.named_buffers():
-            if name.startswith("mean_"):
+            if name.startswith(("mean_", "prediction.")):
                 buffer.copy_(torch.randn(buffer.shape, generator=generator, dtype=torch.float64))
         core.scale.copy_(torch.linspace(0.6, 1.7, len(hookpoints)) ** 2)
         if hasattr(core, "threshold"):
@@ -60,6 +62,7 @@ def build(
     center: bool,
     means: bool,
     dtype: torch.dtype,
+    residual: bool = False,
 ) -> Crosscoder:
     partition = Partition(tuple(FeatureGroup("+".join(m), m, n) for m, n in groups.items()))
     return Crosscoder(
@@ -70,6 +73,7 @@ def build(
         activation=activation,
         center=center,
         means=means,
+        residual=residual,
     )
 
 

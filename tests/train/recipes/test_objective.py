@@ -73,6 +73,7 @@ CASES = {
     "dsf": (EQUAL, {"recipe": "dsf", "designated": 0.25}),
     "dsf, nested": (EQUAL, {"recipe": "dsf", "designated": 0.25, "matryoshka": [0.4, 1.0]}),
     "dfc": (PAIR, {"recipe": "dfc", **CUT}),
+    "residual_dfc": (PAIR, {"recipe": "residual_dfc", "exclusive": {"a": 0.5, "b": 0.5}}),
     "dfc, weights": (PAIR, {"recipe": "dfc", "model_weights": {"a": 0.3, "b": 2.0}, **CUT}),
     "dfc, three models": (THREE, {"recipe": "dfc", **CUT_THREE}),
     "transcoder": (

@@ -16,6 +16,7 @@ from ..conftest import tiny
 # As the papers have them: activation, penalty, normalization, centred, unit-norm decoder.
 EXPECTED: dict[str, tuple[str, str, str, bool, bool]] = {
     "dfc": ("batch_topk", "none", "crosscoder", False, False),
+    "residual_dfc": ("batch_topk", "none", "crosscoder", False, False),
     "batch_topk_crosscoder": ("batch_topk", "none", "crosscoder", False, False),
     "dsf": ("batch_topk", "none", "crosscoder", False, False),
     "crosscoder": ("relu", "l1", "crosscoder", False, False),
@@ -50,7 +51,8 @@ def test_a_recipe_is_what_its_paper_says(recipe):
         config.center,
         config.unit_norm_decoder,
     )
-    assert one.partition == ("dedicated" if recipe == "dfc" else "shared")
+    assert one.partition == ("dedicated" if recipe.endswith("dfc") else "shared")
+    assert config.residual is (True if recipe == "residual_dfc" else None)
     assert config.auxk_weight == (1 / 32 if "topk" in config.activation else 0)
     assert config.matryoshka == (NESTED if recipe == "matryoshka" else [1.0])
     assert config.designated == (0.1 if recipe == "dsf" else 0)
@@ -91,6 +93,9 @@ def test_a_sweep_multiplies_every_dictionary():
         ({"recipe": "topk", "code_normalization": "decoupled"}, "needs activation batch_topk"),
         ({"recipe": "standard", "sparsity": "l0"}, "needs activation jump_relu, not relu"),
         ({"recipe": "dfc", "designated": 0.1}, "use recipe dsf"),
+        ({"recipe": "residual_dfc", "designated": 0.1}, "residual_dfc has a partition of its own"),
+        ({"recipe": "dfc", "residual": True, "encoder_hookpoints": ["a"]}, "leave them null"),
+        ({"recipe": "residual_dfc", "decoder_hookpoints": ["a"]}, "train.residual: every hookp"),
         ({"recipe": "dfc", "name": "../x"}, "cannot name a folder"),
     ],
 )
