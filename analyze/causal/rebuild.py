@@ -1,5 +1,8 @@
 """What a dictionary makes of rows that the models have just given, and how well, label by label.
 
+Of one of residuals that is what the other model's row predicts and the residual's reconstruction
+together: so much of it may be the other model's word.
+
 B rows, D width, F features, L labels; H hookpoints that the dictionary reconstructs, by number.
 """
 
@@ -54,9 +57,12 @@ class Rebuilt:
     def _take(self, rows: dict[str, Tensor], labels_B: np.ndarray) -> dict[str, Tensor]:
         dictionary, count = self._subject.dictionary, len(self.rows_L)
         codes = dictionary.encode(rows)
-        rebuilt = dictionary.decode(codes)
+        rebuilt, targets = dictionary.decode(codes), dictionary.targets(rows)
         for name, x_hat_BD in rebuilt.items():
             x_BD = rows[name].to(x_hat_BD.device).double()
+            if targets is not rows:  # a residual's: what is predicted goes on top
+                x_hat_BD = x_hat_BD + (x_BD - targets[name]).to(x_hat_BD.dtype)
+                rebuilt[name] = x_hat_BD
             error_B = (x_BD - x_hat_BD).square().sum(dim=1)
             deviation_B = (x_BD - self.means[name].to(x_BD.device)).square().sum(dim=1)
             self.errors_HL[name] += np.bincount(labels_B, error_B.cpu().numpy(), count)

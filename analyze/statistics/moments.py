@@ -1,9 +1,10 @@
 """Means and covariances of all hookpoints' activations together, apart for held-out rows.
 
-z of a row is the activations of every hookpoint, one behind the other, in scaled units. Per batch
-one float32 product Z^T Z where the activations are (2 B W^2 FLOPs), added up in float64; each
-coordinate is taken relative to the store's mean, so that the products round variances, not means.
-Memory: two W x W matrices in float64. B batch rows, W summed widths.
+z of a row is the activations of every hookpoint, one behind the other, in scaled units: what the
+models have, even where the dictionary is of residuals of it. Per batch one float32 product Z^T Z
+where the activations are (2 B W^2 FLOPs), added up in float64; each coordinate is taken relative to
+the store's mean, so that the products round variances, not means. Memory: two W x W matrices in
+float64. B batch rows, W summed widths.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Centred:
         }
         with torch.no_grad():
             seen = subject.view(Batch(means, np.zeros(1, np.int64)))
-            self._means = dictionary.scaled(seen)
+            self._means = dictionary.scaled(seen, whole=True)
         # 1, unless the scale was folded into the weights: then activations still are raw.
         self._scales = [float(scale) for scale in dictionary.norm_scale]
         edges = np.cumsum([0, *(h.width for h in dictionary.hookpoints)]).tolist()
@@ -47,7 +48,7 @@ class Centred:
 
     def of(self, seen: Seen, number: int) -> Float[Tensor, "batch width"]:
         """Those of one hookpoint."""
-        z_BD = seen.x[number] - self._means[number]
+        z_BD = seen.whole[number] - self._means[number]
         return z_BD if self._scales[number] == 1.0 else z_BD * self._scales[number]
 
     def all(self, seen: Seen) -> Float[Tensor, "batch width"]:

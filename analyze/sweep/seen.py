@@ -48,14 +48,16 @@ class Entries:
 class Seen:
     """A batch: its codes, and per hookpoint in order scaled inputs and their reconstructions.
 
-    x_hat: x itself at hookpoints that are not reconstructed. rows, documents, labels: (batch,),
-    numbers in the store, and in the subject's labels; held_out: bool (batch,), rows of documents
-    that training did not see; activations: the raw rows, for what else is to be made of them.
+    x_hat: x itself at hookpoints that are not reconstructed. whole: x, but for a dictionary of
+    residuals the activations themselves, in its units. rows, documents, labels: (batch,), numbers
+    in the store, and in the subject's labels; held_out: bool (batch,), rows of documents that
+    training did not see; activations: the raw rows, for what else is to be made of them.
     """
 
     codes: SparseCodes
     x: list[Float[Tensor, "batch _"]]
     x_hat: list[Float[Tensor, "batch _"]]
+    whole: list[Float[Tensor, "batch _"]]
     rows: np.ndarray
     documents: np.ndarray
     labels: np.ndarray
@@ -86,9 +88,10 @@ def look(subject: Subject, batch: Batch, chunk: int) -> Seen:
     activations = subject.view(batch)
     codes = dictionary.encode(activations)
     x = dictionary.scaled(activations)
+    whole = x if dictionary.prediction is None else dictionary.scaled(activations, whole=True)
     written = dict(zip(dictionary.outputs, dictionary.decode_scaled(codes), strict=True))
     x_hat = [written.get(number, x_BD) for number, x_BD in enumerate(x)]
     documents = store.document_chunk(chunk)[batch.rows - store.chunk_rows_before[chunk]]
     labels = subject.labels.of_document[documents]
     held_out = subject.held_out[documents]
-    return Seen(codes, x, x_hat, batch.rows, documents, labels, held_out, activations)
+    return Seen(codes, x, x_hat, whole, batch.rows, documents, labels, held_out, activations)

@@ -36,6 +36,7 @@ class Rows:
             codes=SparseCodes(pattern, values),
             x=x,
             x_hat=x,
+            whole=x,
             rows=zeros,
             documents=zeros,
             labels=zeros,
