@@ -48,17 +48,25 @@ def copy_of(
     return train_null(subject, null_pair(subject.dictionary, SEED, noise), config, folder)
 
 
-def claims(subject: Subject, found: Verdict, config: AnalyzeConfig) -> dict[str, int]:
-    """How many features each method calls exclusive, by its name."""
+def claims(subject: Subject, found: Verdict, config: AnalyzeConfig) -> dict[str, str]:
+    """How many features each method calls exclusive, by its name: to the first model + the other.
+
+    In a blurred pair only the copy has the noise: what is called its own may be that.
+    """
+    models = model_pair(subject.dictionary)
+
+    def each(calls: pl.DataFrame) -> str:
+        return " + ".join(str(calls.filter(pl.col("claimed_for") == m).height) for m in models)
+
     fired = found.evidence.filter(pl.col("fires") >= config.min_fires)
-    alone = fired.filter(pl.col("group").is_in(list(model_pair(subject.dictionary))))
+    alone = fired.filter(pl.col("group").is_in(list(models)))
     R = pl.col("relative_decoder_norm")
     extreme = fired.filter((R < R_LOW) | (R > R_HIGH))
     return {
-        "in an exclusive group": alone.height,
-        f"R < {R_LOW:g} or > {R_HIGH:g}": extreme.height,
+        "in an exclusive group": each(alone),
+        f"R < {R_LOW:g} or > {R_HIGH:g}": each(extreme),
         **{
-            f"exclusivity at {level:.0%}": called(found.table, level, config).height
+            f"exclusivity at {level:.0%}": each(called(found.table, level, config))
             for level in LEVELS
         },
     }
@@ -107,11 +115,11 @@ def _verdict(subject: Subject, config: AnalyzeConfig, folder: Path) -> Verdict:
     return exclusivity(subject, config, folder, sweep)
 
 
-def table(lines: dict[str, dict[str, int]]) -> str:
+def table(lines: dict[str, dict[str, str]]) -> str:
     """Markdown: a row per method, a column per pair."""
     out = [f"| called exclusive | {' | '.join(lines)} |", "|---" * (1 + len(lines)) + "|"]
     for method in next(iter(lines.values())):
-        out.append(f"| {method} | {' | '.join(str(one[method]) for one in lines.values())} |")
+        out.append(f"| {method} | {' | '.join(one[method] for one in lines.values())} |")
     return "\n".join(out)
 
 
