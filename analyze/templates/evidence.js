@@ -7,7 +7,7 @@ function factsTable(found) {
   const columns = FACTS.filter(([key]) => found.some((one) => one.facts.some((fact) => fact[key] !== null)));
   const head = ["", ...columns.map(([, name]) => name), ""].map((name) => make("th", {scope: "col"}, name));
   const row = (fact) =>
-    make("tr", {}, make("th", {scope: "row"}, shown(fact.name.replaceAll("_", " "))), columns.map(([key]) => make("td", {}, fact[key] === null ? "" : cellOf(fact[key]))), make("td", {class: "meaning"}, index.meanings[fact.name] || ""));
+    make("tr", {}, make("th", {scope: "row"}, shown(fact.name.replaceAll("_", " "))), columns.map(([key, name]) => make("td", {"data-name": name}, fact[key] === null ? "" : cellOf(fact[key]))), make("td", {class: "meaning"}, index.meanings[fact.name] || ""));
   const source = (one) => {
     const name = one.where ? `${one.source}, ${one.where}` : one.source;
     return make("tbody", {}, make("tr", {}, make("th", {scope: "rowgroup", colspan: columns.length + 2, class: "source"}, shown(name))), one.facts.map(row));
