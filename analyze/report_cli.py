@@ -102,10 +102,12 @@ def _make(opened: Opened, settings: Config, wanted: set[str]) -> None:
         write_scaling(opened, directions=True)
     if "transfer" in wanted:
         write_transfer(opened)
+    candidates: list[int] = []
     if "exclusivity" in wanted:
-        judged(opened)
+        verdict, _ = judged(opened)
+        candidates = verdict.table["feature"].to_list()
     if "features" in wanted:
-        write_features(opened, settings)
+        write_features(opened, settings, candidates)
     for name in ("fidelity", "steer"):
         if name in wanted and not settings.raw.get("models"):
             console.print(f"[yellow]note:[/] no {name}: the configuration has no models")

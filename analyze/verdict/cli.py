@@ -80,6 +80,8 @@ exclusivity.__doc__ = "\n\n".join([exclusivity.__doc__ or "", *PARAGRAPHS])
 
 def judged(opened: Opened) -> tuple[Verdict, list[Path]]:
     """The verdict, written as a table; the null is trained under a progress bar if need be."""
+    import polars as pl
+
     from analyze.norms import model_pair
     from analyze.verdict.build import exclusivity as build
     from analyze.verdict.plots import verdict_figure, verdict_png
@@ -94,7 +96,11 @@ def judged(opened: Opened) -> tuple[Verdict, list[Path]]:
     models = model_pair(opened.subject.dictionary)
     png = partial(verdict_png, found.table, found.nulls, models)
     figure = verdict_figure(found.table, found.nulls, models)
-    return found, opened.tables.write("exclusivity", found.table, png, figure)
+    null = pl.concat([t.with_columns(null=pl.lit(name)) for name, t in found.nulls.items()])
+    return found, [
+        *opened.tables.write("exclusivity", found.table, png, figure),
+        *opened.tables.write("exclusivity_null", null),
+    ]
 
 
 def summary(opened: Opened, found: Verdict) -> dict[str, Any]:
