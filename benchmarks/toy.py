@@ -5,8 +5,8 @@ learned, for standard crosscoder, DSF and DFC, in dictionaries smaller and large
 concepts: the toy experiment of arXiv 2602.11729, which published figures only. What is built:
 benchmarks/toy_model.py; what counts as found or false: benchmarks/toy_score.py.
 
-    python -m benchmarks.toy           # 512 concepts in width 64, 3 a row; minutes
-    python -m benchmarks.toy --full    # 2,048 concepts in width 256, 5 a row; hours
+    python -m benchmarks.toy           # 512 concepts in width 64, 3 a row; 13 minutes of a core
+    python -m benchmarks.toy --full    # 2,048 in width 256, 5 a row; 2 to 3 hours of a core, 3 GB
     python -m benchmarks.toy --widths 64 48    # other options in --help
 
 Goes on where it was cut short. In the table recall counts concepts that any feature recovers,
@@ -58,7 +58,7 @@ SMALL = ToyBenchmark(
     seeds=3,
 )
 FULL = ToyBenchmark(
-    ToySpec(), ToyTraining(rows=1 << 20, steps=4000), (512, 1024, 2048, 4096), seeds=3
+    ToySpec(), ToyTraining(rows=1 << 21, steps=6000), (512, 1024, 2048, 4096), seeds=3
 )
 
 

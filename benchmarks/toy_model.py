@@ -11,7 +11,7 @@ row: concepts with like loadings fire together. base_i falls by `decay` log(1 + 
 about as (1 + i)^-decay; they are calibrated to `active` concepts per row on average. A row is the
 sum of its active concepts, each times a scale from U(0, 1], plus noise per coordinate.
 
-Sampling costs a random number and a sigmoid per row and concept (about 60 s per million rows of
+Sampling costs a random number and a sigmoid per row and concept (about 30 s per million rows of
 2,048 concepts on one core); building costs nothing. Everything follows from the seeds.
 B rows, C concepts, D width of a model, N active (row, concept) pairs, R rank of the correlation.
 """
