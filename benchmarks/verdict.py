@@ -1,6 +1,6 @@
 """Is the false-discovery rate of `analyze exclusivity` what it says? On pairs whose truth is known.
 
-    python -m benchmarks.verdict                              # ten minutes on two cores
+    python -m benchmarks.verdict                              # fifteen minutes on one core
     python -m benchmarks.verdict --concepts 2048 --widths 256 192 --features 1024 --steps 6000
 
 Toy models (benchmarks/toy_model.py), a DFC and a plain crosscoder trained on each by the real
@@ -108,19 +108,23 @@ def main(
     concepts: Annotated[int, typer.Option(help="Concepts of the toy model.")] = 512,
     widths: Annotated[tuple[int, int], typer.Option(help="Widths of the two models.")] = (64, 64),
     features: Annotated[list[int] | None, typer.Option(help="Default: 256 and 512.")] = None,
+    active: Annotated[float, typer.Option(help="Mean concepts per row.")] = 3.0,
     seeds: Annotated[int, typer.Option(help="How many toy models.")] = 3,
-    rows: Annotated[int, typer.Option(help="Rows of each store.")] = 400_000,
-    steps: Annotated[int, typer.Option(help="Training steps.")] = 2500,
+    rows: Annotated[int, typer.Option(help="Rows of each store.")] = 262_144,
+    steps: Annotated[int, typer.Option(help="Training steps.")] = 1500,
+    batch_rows: Annotated[int, typer.Option(help="Rows per step.")] = 512,
     exclusive: Annotated[float, typer.Option(help="Share of features per exclusive group.")] = 0.1,
     null_runs: Annotated[int, typer.Option(help="As analyze.null_runs.")] = 1,
     out: Annotated[Path | None, typer.Option(help="JSON lines of every dictionary.")] = None,
 ) -> None:
     """Prints nominal beside actual false-discovery rates."""
     config = AnalyzeConfig(null_runs=null_runs)
-    training = ToyTraining(rows=rows, steps=steps, exclusive=exclusive, recipes=RECIPES)
+    training = ToyTraining(
+        rows=rows, steps=steps, batch_rows=batch_rows, exclusive=exclusive, recipes=RECIPES
+    )
     lines: list[Judged] = []
     for seed in range(seeds):
-        toy = build_toy(ToySpec(concepts=concepts, widths=widths, seed=seed))
+        toy = build_toy(ToySpec(concepts=concepts, widths=widths, active=active, seed=seed))
         with tempfile.TemporaryDirectory() as scratch:
             store = toy_store(Path(scratch) / "store.zarr", toy, rows)
             for count in features or [concepts // 2, concepts]:
