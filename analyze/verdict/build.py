@@ -102,4 +102,15 @@ def _null_table(
     null = train_null(subject, pair, training, place, train_bar(run, training.steps))
     sums: Sums = fresh_sums(null, config.batch_rows)
     sweep_into(null, sums.all, place / "sweep")
-    return evidence_table(null, sums, config)
+    table = evidence_table(null, sums, config)
+    return table if null.dictionary.prediction is None else of_the_base(table, pair.model)
+
+
+def of_the_base(table: pl.DataFrame, base: str) -> pl.DataFrame:
+    """Of a null of residuals, the features that are a null: those of what the base has.
+
+    The copy's noise is the copy's alone, and residuals are of little else: there are features of it
+    on the copy's side, and of its mirror image on the base's, which are read from the copy better
+    than from the base. They are one model's alone indeed.
+    """
+    return table.filter((pl.col("claimed_for") == base) & (pl.col("readout_ratio") <= 1))

@@ -129,6 +129,17 @@ def test_checking_refuses_a_share_for_a_model_that_the_configuration_lacks(run, 
         assert code == 0
 
 
+def test_checking_refuses_residuals_of_models_that_are_not_two(run):
+    three = "".join(f"  {name}: {{path: x, hookpoint: y}}\n" for name in "abc")
+    Path("three.yaml").write_text(f"models:\n{three}")
+    words = ("--config", "three.yaml", "--check", "--set")
+    code, _, err = run(*words, "train.recipes=[dfc, residual_dfc]")
+    assert code == 1
+    assert "train.residual: needs two models with as many hookpoints each" in err
+    chosen = "train.recipes=[dfc, {recipe: residual_dfc, hookpoints: [a, c]}]"
+    assert run(*words, chosen)[0] == 0
+
+
 def test_json_of_a_run_parses(run, store_path):
     code, out, _ = run("--store", store_path, "--out", "dictionary", "--json", *SETTINGS)
     (entry,) = json.loads(out)

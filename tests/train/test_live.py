@@ -12,6 +12,7 @@ import yaml
 import train.track
 from harvest.live.pace import Pace
 from pipeline.config import Config
+from pipeline.errors import ConfigError
 from store.reader import Store
 from train import live_cli
 from train.cli import main
@@ -278,6 +279,7 @@ def test_checking_looks_for_models_and_corpus_and_says_nothing(run, settings):
         (["--set", "corpus={path: '-'}"], "corpus: reads standard input"),
         (["--set", "models="], "models: missing"),
         (["--set", "train.exclusive={z: 0.1}"], "train.exclusive: unknown model 'z'"),
+        (["--set", "train.recipes=[dfc, residual_dfc]"], "residual_dfc is of residuals, "),
     ],
 )
 def test_a_mistake_is_explained_in_one_line(run, settings, arguments, message):
@@ -301,3 +303,5 @@ def test_a_live_source_is_a_source_of_rows(settings):
     config = Config("live.yaml", yaml.safe_load(settings().read_text()))
     with live_cli.rows(config, config.section("train", TrainConfig)) as source:
         assert isinstance(source, RowSource)
+        with pytest.raises(ConfigError, match="run `harvest run` first and train on its store"):
+            source.sample(100)

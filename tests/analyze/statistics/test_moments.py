@@ -13,6 +13,7 @@ from analyze.statistics.readout import Readout
 from analyze.subject import open_subject
 from analyze.sweep.gather import gather
 from pipeline.errors import StoreError
+from train.dictionary.crosscoder import Crosscoder
 from train.dictionary.fold import fold
 
 from ..made import feed, random_rows
@@ -23,8 +24,8 @@ def subject(known_store, dfc_folder):
     return open_subject(known_store, dfc_folder)
 
 
-def stored_rows(subject):
-    """All rows of the store in scaled units, and which are held out."""
+def stored_rows(subject, whole=False):
+    """All rows of the store in scaled units, which are held out, and their codes."""
     store, dictionary = subject.store, subject.dictionary
     names = [h.name for h in dictionary.hookpoints]
     chunks = range(store.chunks)
@@ -37,7 +38,7 @@ def stored_rows(subject):
         )
         for name in names
     }
-    z = torch.cat(dictionary.scaled(raw), dim=1).double().numpy()
+    z = torch.cat(dictionary.scaled(raw, whole), dim=1).double().numpy()
     return z, subject.held_out[store.column("document")], dictionary.encode(raw).dense().numpy()
 
 
@@ -83,6 +84,34 @@ def test_a_dictionary_with_its_scale_folded_in_has_the_same_moments(subject):
     for mine, its in zip(*found, strict=True):
         for name, value in mine.state().items():
             torch.testing.assert_close(value, its.state()[name], rtol=1e-4, atol=1e-2)
+
+
+def test_features_of_residuals_are_read_from_what_the_models_have(subject):
+    """The same codes and units as of the dictionary whose residuals they are: the same sums."""
+    dictionary = subject.dictionary
+    residuals = Crosscoder(dictionary.hookpoints, dictionary.partition, residual=True)
+    residuals.load_state_dict({**residuals.state_dict(), **dictionary.state_dict()})
+    plain, zero = subject, replace(subject, dictionary=residuals)
+    found = []
+    for one in (plain, zero):
+        found.append((Moments(one), Readout(one)))
+        gather(one, found[-1], 16)
+    for mine, its in zip(*found, strict=True):
+        torch.testing.assert_close(mine.state(), its.state(), rtol=0, atol=0)
+    generator = torch.Generator().manual_seed(0)
+    for n in (0, 1):
+        for what in ("weight", "bias"):
+            buffer = residuals.prediction.get_buffer(f"{what}_{n}")
+            buffer.copy_(torch.randn(buffer.shape, generator=generator))
+    moments, readout = Moments(zero), Readout(zero)
+    gather(zero, [moments, readout], 16)
+    torch.testing.assert_close(moments.state(), found[0][0].state(), rtol=0, atol=0)
+    assert not torch.equal(readout.state()["sum"], found[0][1].state()["sum"])
+    z, _, codes = stored_rows(replace(zero, dictionary=residuals), whole=True)
+    centred = readout.sums(slice(0, 7), torch.arange(z.shape[1]))
+    expected = codes.T.astype(float) @ (z - z.mean(0))
+    found_products = centred.products_FD - torch.outer(centred.sum_F, moments.everything().mean_W)
+    np.testing.assert_allclose(found_products, expected, atol=1e-2, rtol=1e-4)
 
 
 def test_a_large_mean_does_not_drown_the_variance(subject):

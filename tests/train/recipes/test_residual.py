@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.toy_model import ToySpec, build_toy
+from benchmarks.toy_score import decoder_cosines, recall_of, recovered
+from benchmarks.toy_store import toy_store
 from pipeline.errors import ConfigError, StoreError
 from store.reader import Store
 from train.config import TrainConfig
@@ -249,3 +252,31 @@ def test_a_store_too_small_for_rows_that_judge_still_has_maps(tmp_path):
     initialize_prediction(dictionary, source, CPU)
     torch.testing.assert_close(dictionary.prediction.state_dict(), before, rtol=0, atol=0)
     assert bool((dictionary.prediction.r2 > 0.3).all())
+
+
+def test_more_exclusive_concepts_are_found_than_by_a_dfc_of_as_many_features(tmp_path):
+    spec = ToySpec(concepts=60, widths=(20, 24), exclusive=0.1, active=2.0, decay=0.3, seed=3)
+    toy = build_toy(spec)
+    store = toy_store(tmp_path / "store.zarr", toy, 30_000)
+    config = tiny(
+        recipes=[
+            {"recipe": "dfc", "exclusive": {"a": 0.3, "b": 0.3}, "k": 3},
+            {"recipe": "residual_dfc", "exclusive": {}, "k": 1},
+        ],
+        features=24,
+        k_start=None,
+        steps=300,
+        batch_rows=256,
+        decay_start=240,
+        lr=5e-3,
+        auxk=8,
+        dead_after_rows=20_000,
+        checkpoint_every=300,
+        validate_every=300,
+    )
+    plain, residuals = (
+        recall_of(recovered(decoder_cosines(load_dictionary(one.folder), toy)), toy.owner)
+        for one in train(store, config, tmp_path / "dictionary")
+    )
+    assert residuals.exclusive >= plain.exclusive + 0.3
+    assert residuals.exclusive >= 0.7
