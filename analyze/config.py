@@ -35,7 +35,7 @@ class AnalyzeConfig(Section):
         100, gt=0, description="report: texts that fidelity runs the models on"
     )
     report_steered: int = Field(
-        3, gt=0, description="report: features per model that steer is done with"
+        2, gt=0, description="report: features per model that steer is done with"
     )
     report_features: int = Field(
         2000,

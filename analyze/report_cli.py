@@ -18,6 +18,7 @@ from pipeline.config import Config
 if TYPE_CHECKING:
     from analyze.analysis import Analysis
 
+REPORT_ALPHAS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 PARAGRAPHS = [
     "One pass over the store gives every statistic, and is kept: a second report reads no row. "
     "analyze.report says which tables are made besides norms; those that other commands made of "
@@ -115,7 +116,7 @@ def _make(opened: Opened, settings: Config, wanted: set[str]) -> None:
     if "fidelity" in wanted and opened.tables.read("fidelity") is None:
         write_fidelity(opened, settings.models, opened.section.report_documents)
     if "steer" in wanted and opened.tables.read("steer") is None:
-        asked = Asked(top=opened.section.report_steered, prompts=1)
+        asked = Asked(top=opened.section.report_steered, alphas=REPORT_ALPHAS, prompts=1)
         write_steer(opened, settings.models, asked)
 
 
