@@ -58,9 +58,7 @@ class Judged:
     false: int
 
 
-def judged(
-    subject: Subject, toy: ToyModel, seed: int, config: AnalyzeConfig, folder: Path
-) -> list[Judged]:
+def judged(subject: Subject, toy: ToyModel, config: AnalyzeConfig, folder: Path) -> list[Judged]:
     """One line per level."""
 
     def sweep(of: Subject, accumulators: Sequence[Accumulator], place: Path) -> None:
