@@ -87,6 +87,7 @@ def write_report(
         replaced_most=largest(replaced, "kl"),
         groups=group_summary(analysis.table).to_dicts(),
         bins=bin_counts(analysis.table),
+        exclusive=summary.get("exclusive"),
         summary=json_bytes(summary).decode(),
         style=Markup(style),
         script=Markup(script),

@@ -72,7 +72,7 @@ def _exclusive(main: Analysis, tables: Tables, config: AnalyzeConfig) -> dict[st
             label = config.planted[model]
             ratios = main.firing.rate_ratio(main.firing.labels.names.index(label))
             there = ratios[found["feature"].to_numpy()] >= config.planted_ratio
-            line[f"on {label}"] = int(there.sum())
+            line["on_own_domain"] = int(there.sum())
         lines.append(line)
     return {"fdr": config.fdr, "models": lines}
 
