@@ -5,7 +5,9 @@
 
 Toy models (benchmarks/toy_model.py), a DFC and a plain crosscoder trained on each by the real
 trainer, then the verdict with its own nulls at 1, 5, 10 and 20 %. A call is false unless the
-feature recovers a concept that only its model has (cosine > 0.8). Printed per dictionary, over all
+feature recovers a concept that only its model has (cosine > 0.8); "near" are false ones whose
+nearest concept is one that only their model has, at a smaller cosine: a mixture, or half learned.
+Printed per dictionary, over all
 seeds: candidates, how many of them are truly exclusive, calls, their actual share of false ones,
 the share of the truly exclusive ones that are called, and for comparison what membership in an
 exclusive group, or the relative decoder norm alone, comes to as a claim.
@@ -39,14 +41,17 @@ from train.loop import train
 
 HEADINGS = (
     *("dictionary", "F", "nominal FDR", "candidates", "truly exclusive"),
-    *("called", "false", "actual FDR", "recall"),
+    *("called", "false", "of these near", "actual FDR", "recall"),
 )
 RECIPES = ("dfc", "batch_topk_crosscoder")
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A dictionary's verdict held against the truth; level 1.0: every candidate that was tested."""
+    """A dictionary's verdict held against the truth; level 1.0: every candidate that was tested.
+
+    near: of the false ones, those whose nearest concept at their model is one that only it has.
+    """
 
     seed: int
     recipe: str
@@ -56,6 +61,7 @@ class Judged:
     exclusive: int
     called: int
     false: int
+    near: int
 
 
 def judged(subject: Subject, toy: ToyModel, config: AnalyzeConfig, folder: Path) -> list[Judged]:
@@ -65,17 +71,25 @@ def judged(subject: Subject, toy: ToyModel, config: AnalyzeConfig, folder: Path)
         gather(of, accumulators, config.batch_rows, place)
 
     found = exclusivity(subject, config, folder, sweep)
-    truth = truth_of(decoder_cosines(subject.dictionary, toy), toy)
+    cosines = decoder_cosines(subject.dictionary, toy)
+    truth = truth_of(cosines, toy)
+    nearest = {
+        model: toy.owner[one.argmax(dim=1).numpy()] == model for model, one in cosines.items()
+    }
     tested = found.table.filter(pl.col("p").is_not_null())
+    claims = tested.select("claimed_for", "feature").rows()
+    near = [bool(nearest[model][feature]) for model, feature in claims]
     tested = tested.with_columns(
+        pl.Series("near", near, pl.Boolean),
         true=pl.Series(truth.owner[tested["feature"].to_numpy()], dtype=pl.String)
-        == pl.col("claimed_for")
+        == pl.col("claimed_for"),
     )
 
     def line(level: float, calls: pl.DataFrame) -> Judged:
         exclusive, right = int(tested["true"].sum()), int(calls["true"].sum())
         of = (subject.recipe, subject.features, level, tested.height, exclusive)
-        return Judged(toy.spec.seed, *of, calls.height, calls.height - right)
+        close = calls.filter(pl.col("near") & ~pl.col("true")).height
+        return Judged(toy.spec.seed, *of, calls.height, calls.height - right, close)
 
     levels = [line(level, called(tested, level, config)) for level in LEVELS]
     return [*levels, line(1.0, tested)]
@@ -85,7 +99,7 @@ def table(lines: Sequence[Judged]) -> str:
     """Markdown: one row per recipe, number of features and level, over all seeds."""
     frame = pl.DataFrame([vars(line) for line in lines])
     keys = ["recipe", "features", "level"]
-    counts = ["candidates", "exclusive", "called", "false"]
+    counts = ["candidates", "exclusive", "called", "false", "near"]
     rows = frame.group_by(keys, maintain_order=True).agg(pl.col(counts).sum())
     out = [
         f"| {' | '.join(HEADINGS)} |",
