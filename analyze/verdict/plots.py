@@ -35,6 +35,8 @@ def verdict_png(
         above.hist(_ratios(called), EDGES, color=shade, alpha=0.55, label=label)
     for name, null in nulls.items():
         values = _ratios(null)
+        if not len(values):  # a dictionary without shared features has no such null
+            continue
         label = f"null {name} ({len(values)})"
         below.hist(values, EDGES, density=True, color=NULLS[name], alpha=0.7, label=label)
     above.set_ylabel("features")

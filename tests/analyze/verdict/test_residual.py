@@ -8,6 +8,7 @@ from analyze.subject import open_subject
 from analyze.sweep.gather import gather
 from analyze.verdict.build import exclusivity, of_the_base
 from analyze.verdict.judge import EXCLUSIVE
+from analyze.verdict.plots import verdict_png
 from benchmarks.toy_model import ToySpec, build_toy
 from benchmarks.toy_score import decoder_cosines, truth_of
 from benchmarks.toy_store import toy_store
@@ -52,6 +53,13 @@ def test_exclusive_concepts_are_called_and_mirror_images_are_not(toy, judged):
     mirrored = (table["readout_ratio"] > 1).to_numpy()
     assert mirrored.sum() >= 3
     assert not called[mirrored].any()
+
+
+def test_a_null_without_features_is_not_drawn(judged, tmp_path):
+    verdict = judged[1]
+    assert verdict.nulls["shared"].is_empty()
+    verdict_png(verdict.table, verdict.nulls, ("a", "b"), tmp_path / "x.png")
+    assert (tmp_path / "x.png").stat().st_size > 1000
 
 
 def test_what_the_copy_alone_has_is_no_null():
