@@ -27,8 +27,15 @@ from train.dictionary.crosscoder import Crosscoder
 from train.loop import TrainedDictionary, train
 from train.steps import OnStep
 
-RECIPES = ("batch_topk_crosscoder", "dsf", "dfc")
+RECIPES = ("batch_topk_crosscoder", "dsf", "dfc", "residual_dfc")
 ALIVE_ROWS, ALIVE_SEED = 65_536, 1_000_003
+
+
+def recipe_entry(recipe: str) -> str | dict[str, object]:
+    """What train.recipes says of it: of residuals few features are active, none is shared."""
+    if recipe != "residual_dfc":
+        return recipe
+    return {"recipe": recipe, "k": 1, "exclusive": dict.fromkeys(MODELS, 0.5)}
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ class ToyTraining:
         steps = self.steps
         return TrainConfig.model_validate(
             {
-                "recipes": list(self.recipes_for(widths)),
+                "recipes": [recipe_entry(recipe) for recipe in self.recipes_for(widths)],
                 "features": features,
                 "exclusive": dict.fromkeys(MODELS, self.exclusive),
                 "k": self.k,

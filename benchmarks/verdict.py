@@ -126,13 +126,17 @@ def main(
     steps: Annotated[int, typer.Option(help="Training steps.")] = 1500,
     batch_rows: Annotated[int, typer.Option(help="Rows per step.")] = 512,
     exclusive: Annotated[float, typer.Option(help="Share of features per exclusive group.")] = 0.1,
+    recipe: Annotated[
+        list[str] | None, typer.Option(help="May be repeated. Default: dfc, batch_topk_crosscoder.")
+    ] = None,
     null_runs: Annotated[int, typer.Option(help="As analyze.null_runs.")] = 1,
     out: Annotated[Path | None, typer.Option(help="JSON lines of every dictionary.")] = None,
 ) -> None:
     """Prints nominal beside actual false-discovery rates."""
     config = AnalyzeConfig(null_runs=null_runs)
+    recipes = tuple(recipe) if recipe else RECIPES
     training = ToyTraining(
-        rows=rows, steps=steps, batch_rows=batch_rows, exclusive=exclusive, recipes=RECIPES
+        rows=rows, steps=steps, batch_rows=batch_rows, exclusive=exclusive, recipes=recipes
     )
     lines: list[Judged] = []
     for seed in range(seeds):

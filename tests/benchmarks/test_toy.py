@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import benchmarks.toy
 from benchmarks.toy import ToyBenchmark, app, run_benchmark
 from benchmarks.toy_model import ToySpec, build_toy
-from benchmarks.toy_run import ToyTraining, fired, learning_curve, train_and_score
+from benchmarks.toy_run import RECIPES, ToyTraining, fired, learning_curve, train_and_score
 from benchmarks.toy_score import decoder_cosines, recall_of, recovered
 from benchmarks.toy_store import toy_store
 from benchmarks.toy_table import COLUMNS, check_settings, read_results, summary_of, table_of
@@ -60,11 +60,15 @@ def test_the_benchmark_prints_a_line_per_size_and_recipe_and_writes_everything(f
     assert [line.split("|")[1:3] for line in lines[2:]] == [
         [f" {size} ", f" `{recipe}` "]
         for size in (20, 40)
-        for recipe in ("batch_topk_crosscoder", "dfc")  # dsf ties decoders of one width
+        for recipe in (
+            "batch_topk_crosscoder",
+            "dfc",
+            "residual_dfc",
+        )  # dsf ties decoders of one width
     ]
     assert len({line.count("|") for line in lines}) == 1
     table = pl.read_parquet(out / "toy.parquet")
-    assert table["seeds"].to_list() == [2] * 4
+    assert table["seeds"].to_list() == [2] * 6
     assert COLUMNS.keys() <= set(table.columns)
     assert table.equals(pl.read_csv(out / "toy.csv", schema=table.schema))
     assert pl.read_parquet(out / "curves.parquet")["step"].n_unique() == 20
@@ -101,7 +105,7 @@ def test_the_curve_ends_at_what_the_trained_dictionary_recovers(tmp_path, small_
     store = toy_store(tmp_path / "store.zarr", toy, TRAINING.rows)
     config = TRAINING.config(40, 0, SPEC.widths)
     trained = train(store, config, tmp_path / "run")
-    assert [one.recipe for one in trained] == ["batch_topk_crosscoder", "dsf", "dfc"]
+    assert [one.recipe for one in trained] == list(RECIPES)
     for one in trained:
         curve = learning_curve(one.folder / "checkpoints", toy)
         found = recovered(decoder_cosines(load_dictionary(one.folder), toy))
