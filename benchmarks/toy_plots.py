@@ -72,7 +72,7 @@ def draw(lines: list[Line], features: int, concepts: int, stem: Path) -> list[Pa
 
 
 def _png(lines: list[Line], features: int, concepts: int, path: Path) -> None:
-    figure = Figure(figsize=(13, 4.2), layout="constrained")
+    figure = Figure(figsize=(13, 5.2), layout="constrained")
     panels = figure.subplots(1, 3)
     for line in lines:
         panels[line.panel].errorbar(
@@ -95,7 +95,7 @@ def _png(lines: list[Line], features: int, concepts: int, path: Path) -> None:
             panel.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         panel.grid(alpha=0.3)
         if any(line.panel == number for line in lines):
-            panel.legend(fontsize=7)
+            panel.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     figure.savefig(path, dpi=150)
 
 
