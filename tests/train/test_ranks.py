@@ -40,6 +40,7 @@ BASE = tiny(
 ).model_dump(mode="json")
 RECIPES: dict[str, dict[str, object]] = {
     "dfc": {},
+    "residual_dfc": {"exclusive": {}, "k_start": None},
     "topk": {"k": 1, "resample_every": 8, "dead_after_rows": 128},
     "jump_relu": {"bandwidth": 0.2, "threshold_init": 0.1, "sparsity_weight": 0.1},
     "crosscoder": {"sparsity_weight": 0.1},
