@@ -51,8 +51,8 @@ class DictionaryConfig(Section):
         None,
         description="train on what the best linear map from the other model's activations leaves "
         "of each of two models' (their hookpoints are taken in pairs): what both have linearly is "
-        "gone, what one alone has is left. Of that little is active: a tenth of the features and "
-        "of the k of a dfc suffices; null: the recipe's",
+        "gone, what one alone has is left. Little of that is active in a row, and too large a k "
+        "finds less: start with a tenth of a dfc's; null: the recipe's",
     )
     k: int = Field(
         200,
