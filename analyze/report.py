@@ -27,6 +27,7 @@ from analyze.page.lines import largest, rows
 from analyze.page.made import made
 from analyze.page.overview import Overview, overview
 from analyze.tables import Tables
+from analyze.verdict.judge import fdr_of
 from store.files import json_bytes, write_atomic
 
 STYLE = ("page.css", "features.css")
@@ -70,7 +71,8 @@ def write_report(
     verdicts, fidelity = tables.read("exclusivity"), tables.read("fidelity")
     shown = chosen(analysis, verdicts, config.report_features)
     features = list(Features(analysis, tables, config, shown).read())
-    top = overview(analysis, verdicts, fidelity, config.fdr)
+    fdr = config.fdr if verdicts is None else fdr_of(verdicts, config)
+    top = overview(analysis, verdicts, fidelity, fdr)
     provenance = made(analysis, baselines, tables, raw_config, path)
     index = _index(analysis, tables, config, top, [f.line for f in features], provenance.missing)
     replaced = rows(tables.read("replace"))

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from analyze.command import DictionaryOption, Opened, open_all, read_settings, rows_table
 from analyze.config import AnalyzeConfig
 from analyze.norms_cli import analyzed, print_norms, write_norms
 from pipeline.command import CheckOption, ConfigOption, JsonOption, SetOption, StoreOption, console
 from pipeline.config import Config
+from pipeline.errors import ConfigError, DictionaryError
 
 if TYPE_CHECKING:
     from analyze.analysis import Analysis
@@ -61,12 +63,13 @@ def report(
     folder = out or settings.run_dir
     tables = folder / "analysis"
     opened = open_all(settings, section, store, dictionary, tables)
+    if baseline is None:
+        baseline = _baselines(settings) if dictionary is None else []
+    _refuse_equal_names(baseline)
     opened.sweep(everything(opened.subject, section))
     main = analyzed(opened)
     write_norms(opened, main)
     _make(opened, settings, set(section.report))
-    if baseline is None:
-        baseline = _baselines(settings) if dictionary is None else []
     baselines = []
     for other in baseline:
         beside = open_all(settings, section, store, other, tables / other.name)
@@ -104,7 +107,7 @@ def _make(opened: Opened, settings: Config, wanted: set[str]) -> None:
     if "transfer" in wanted:
         write_transfer(opened)
     candidates: list[int] = []
-    if "exclusivity" in wanted:
+    if "exclusivity" in wanted and _may_be_judged(opened):
         verdict, _ = judged(opened)
         candidates = verdict.table["feature"].to_list()
     if "features" in wanted:
@@ -120,6 +123,30 @@ def _make(opened: Opened, settings: Config, wanted: set[str]) -> None:
         write_steer(opened, settings.models, asked)
 
 
+def _may_be_judged(opened: Opened) -> bool:
+    """Says so where no null can be trained like the dictionary: that must not cost the report."""
+    from analyze.null.train import null_config
+
+    if "copy" in opened.section.nulls:
+        try:
+            null_config(opened.subject, 0, opened.section.null_share)
+        except DictionaryError as error:
+            console.print(f"[yellow]note:[/] no verdicts: {escape(str(error))}", soft_wrap=True)
+            return False
+    return True
+
+
+def _refuse_equal_names(baselines: list[Path]) -> None:
+    """Their tables lie in folders of their names."""
+    names = [folder.name for folder in baselines]
+    for folder in baselines:
+        if folder.name in ("", "..") or names.count(folder.name) > 1:
+            raise ConfigError(
+                f"--baseline {folder}: baselines need names of their own, for their tables lie in "
+                "folders of these; name it by a path that ends in one, or copy it"
+            )
+
+
 def _baselines(settings: Config) -> list[Path]:
     """Dictionaries of the configuration's further recipes, as far as they have been trained."""
     from train.config import TrainConfig
@@ -130,7 +157,17 @@ def _baselines(settings: Config) -> list[Path]:
     folders = [
         output_folder(settings.dictionary_path, n, plan.name) for n, plan in enumerate(plans)
     ]
-    return [folder for folder in folders[1:] if (folder / "config.json").exists()]
+    trained = [folder for folder in folders[1:] if (folder / "config.json").exists()]
+    return [folder for folder in trained if _of_two_models(folder)]
+
+
+def _of_two_models(folder: Path) -> bool:
+    from train.dictionary.artifact import read_description
+
+    models = {str(hookpoint.get("model")) for hookpoint in read_description(folder)["hookpoints"]}
+    if len(models) != 2:
+        console.print(f"[yellow]note:[/] {escape(str(folder))} is not of two models; left out")
+    return len(models) == 2
 
 
 def _print_exclusive(summary: dict[str, Any]) -> None:

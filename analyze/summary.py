@@ -10,7 +10,7 @@ from analyze.analysis import Analysis
 from analyze.config import AnalyzeConfig
 from analyze.norms import bin_counts, group_summary
 from analyze.tables import Tables
-from analyze.verdict.judge import called
+from analyze.verdict.judge import EXCLUSIVE, fdr_of
 
 
 def summarize(
@@ -66,7 +66,7 @@ def _exclusive(main: Analysis, tables: Tables, config: AnalyzeConfig) -> dict[st
     lines = []
     for model in main.models:
         own = judged.filter(pl.col("claimed_for") == model)
-        found = called(own, config.fdr, config)
+        found = own.filter(pl.col("verdict") == EXCLUSIVE)
         line: dict[str, Any] = {"model": model, "candidates": own.height, "exclusive": found.height}
         if model in config.planted:
             label = config.planted[model]
@@ -74,7 +74,7 @@ def _exclusive(main: Analysis, tables: Tables, config: AnalyzeConfig) -> dict[st
             there = ratios[found["feature"].to_numpy()] >= config.planted_ratio
             line["on_own_domain"] = int(there.sum())
         lines.append(line)
-    return {"fdr": config.fdr, "models": lines}
+    return {"fdr": fdr_of(judged, config), "models": lines}
 
 
 def _kind(analysis: Analysis, baselines: list[Analysis]) -> str:

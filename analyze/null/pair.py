@@ -5,8 +5,9 @@ random matrix with orthonormal rows from the base's width to the other's, and e 
 of one is a linear direction of the other. Two real models, though, do not share what they share to
 the last digit; so e is Gaussian with the covariance of what the best linear map from the other
 model fails to predict of x. That counts what truly is the base's own as noise, too, so the copy is
-worse than it should be and the null is on the safe side. Without noise it is an exact copy: the
-model against itself.
+worse than it should be and, with one hookpoint per model, the null is on the safe side; of several
+hookpoints each has noise of its own, which a readout from all of them averages out. Without noise
+it is an exact copy: the model against itself.
 
 D_b width of the base's hookpoint, D_o of the other's, B rows.
 """
@@ -101,18 +102,30 @@ def base_model(dictionary: Crosscoder) -> str:
 def null_pair(
     dictionary: Crosscoder, seed: int, unpredicted: dict[str, Float[Tensor, "base base"]]
 ) -> NullPair:
-    """The null pair for a dictionary's hookpoints.
+    """The null pair for a dictionary's hookpoints. Raises ConfigError where there can be none.
 
     unpredicted: by the base's hookpoint, the covariance (raw units) of what the other model's
     hookpoint does not predict of it; a hookpoint that is not in it is copied without noise.
     """
     base = base_model(dictionary)
     pairs = hookpoint_pairs(dictionary)
+    _refuse_unpaired(dictionary, pairs)
     if base != model_pair(dictionary)[0]:
         pairs = [pair.reversed() for pair in pairs]
     generator = torch.Generator().manual_seed(seed)
     copies = [_copy(dictionary, pair, generator, unpredicted) for pair in pairs]
     return NullPair(base, seed, tuple(copies))
+
+
+def _refuse_unpaired(dictionary: Crosscoder, pairs: list[HookpointPair]) -> None:
+    """A hookpoint that is read and has no copy would bring the real models' differences in."""
+    paired = {number for pair in pairs for number in (pair.own, pair.other)}
+    for number in dictionary.inputs:
+        if number not in paired:
+            raise ConfigError(
+                f"no null pair: {dictionary.hookpoints[number].name} is encoded but not "
+                "reconstructed, so that it has no counterpart to be a copy of; use --null shared"
+            )
 
 
 def _copy(

@@ -27,7 +27,10 @@ from train.source import StoreRows
 from train.steps import OnStep
 
 SEED_STEP = 1_000_003  # a null's weights and order of rows are not those of the dictionary
-SCHEDULES = ("warmup_steps", "decay_start", "k_anneal_steps", "threshold_start", "p_anneal_start")
+SCHEDULES = (
+    *("warmup_steps", "decay_start", "k_anneal_steps", "threshold_start", "p_anneal_start"),
+    *("sparsity_warmup_steps", "resample_every"),
+)
 MADE_FOR = "null.json"
 
 
@@ -40,10 +43,12 @@ def null_config(subject: Subject, seed: int, share: float, device: str = "auto")
     if not said:
         raise DictionaryError(
             f"{subject.folder / CONFIG}: does not say how it was trained (an import?), so no null "
-            "can be trained like it; use --null shared"
+            'can be trained like it; use --null shared, or --set "analyze.nulls=[shared]"'
         )
     steps = max(1, round(said.get("steps", 0) * share))
     shorter = {k: round(said[k] * share) for k in SCHEDULES if isinstance(said.get(k), int)}
+    if "resample_every" in shorter:
+        shorter["resample_every"] = max(1, shorter["resample_every"])
     if "threshold_start" in shorter:
         shorter["threshold_start"] = min(shorter["threshold_start"], steps - 1)
     others = {
@@ -78,7 +83,8 @@ def _split(subject: Subject) -> dict[str, Any]:
     models = model_pair(subject.dictionary)
     if not any(subject.dictionary.partition.exclusive_group(model) for model in models):
         return {}
-    return {"exclusive": dict.fromkeys(models, 0.5)}
+    half = subject.features // 2
+    return {"exclusive": {models[0]: half, models[1]: subject.features - half}}
 
 
 def train_null(
@@ -94,6 +100,8 @@ def train_null(
     place = folder / "dictionary"
     same = (folder / MADE_FOR).exists() and read_json(folder / MADE_FOR) == made_for
     if not (same and (place / CONFIG).exists()):
+        if not same:  # what is there must not pass for what is to come, wherever this run ends
+            (place / CONFIG).unlink(missing_ok=True)
         write_json(folder / MADE_FOR, made_for)
         train_on(rows, config, place, on_step, fresh=not same)
     device = resolve_device(config.device, "analyze.device")

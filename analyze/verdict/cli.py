@@ -72,7 +72,10 @@ def exclusivity(
     found, files = judged(opened)
     _say(opened, found, files, as_json)
     if not as_json:
-        print("next:", next_command("analyze report", config, set_, store=store))
+        print(
+            "next:",
+            next_command("analyze report", config, overrides, store=store, dictionary=dictionary),
+        )
 
 
 exclusivity.__doc__ = "\n\n".join([exclusivity.__doc__ or "", *PARAGRAPHS])

@@ -77,6 +77,7 @@ def judge(
         pl.Series("verdict", verdicts.tolist(), pl.String),
         pl.Series("p", np.where(tested, p, np.nan)),
         pl.Series("q", q),
+        pl.lit(config.fdr).alias("fdr"),
         *(pl.Series(f"p_{name}", np.where(tested, v, np.nan)) for name, v in p_values.items()),
     )
     judged = judged.with_columns(pl.col(pl.Float64).fill_nan(None))
@@ -101,6 +102,12 @@ def smallest_p(nulls: Mapping[str, pl.DataFrame], config: AnalyzeConfig) -> floa
 def called(judged: pl.DataFrame, level: float, config: AnalyzeConfig) -> pl.DataFrame:
     """The candidates that are called exclusive at an FDR."""
     return judged.filter((pl.col("q") <= level) & (pl.col("readout_ratio") < config.counterpart))
+
+
+def fdr_of(judged: pl.DataFrame, config: AnalyzeConfig) -> float:
+    """The false-discovery rate that a table's verdicts were given at."""
+    known = judged.height and "fdr" in judged.columns
+    return float(judged["fdr"][0]) if known else config.fdr
 
 
 def counts(judged: pl.DataFrame, models: tuple[str, str], config: AnalyzeConfig) -> pl.DataFrame:
@@ -146,6 +153,8 @@ def _reason(line: dict[str, object], evidence: list[str], config: AnalyzeConfig)
     said = {n: f"{_words(n)} {_number(line[n])} (p {_number(line[f'p_{n}'])})" for n in evidence}
     if line["verdict"] == EXCLUSIVE:
         return "; ".join(said.values())
+    if line["readout_ratio"] is None:
+        return "readout ratio unknown: its own model's activations do not tell of it either"
     if not _value(line["readout_ratio"]) < config.counterpart:
         return f"has a counterpart: readout ratio {_number(line['readout_ratio'])}"
     worst = max(evidence, key=lambda name: _value(line[f"p_{name}"]))

@@ -167,13 +167,14 @@ def test_summary_counts_what_the_verdict_calls_and_where_it_fires(analysis, tmp_
             "feature": [0, 1, 5],
             "claimed_for": ["a", "a", "b"],
             "q": [0.01, 0.5, 0.2],
-            "readout_ratio": [0.1, 0.1, 0.1],
+            "verdict": ["exclusive", "not shown", "not shown"],
+            "fdr": [0.02, 0.02, 0.02],
         }
     )
     assert summarize(analysis, [], tables, CONFIG)["exclusive"] is None
     tables.write("exclusivity", judged)
     assert summarize(analysis, [], tables, CONFIG)["exclusive"] == {
-        "fdr": 0.05,
+        "fdr": 0.02,
         "models": [
             {"model": "a", "candidates": 2, "exclusive": 1, "on_own_domain": 1},
             {"model": "b", "candidates": 1, "exclusive": 0, "on_own_domain": 0},

@@ -45,6 +45,16 @@ def test_the_narrower_model_is_the_base_and_the_first_of_equals():
         base_model(crossed)
 
 
+def test_a_hookpoint_without_a_copy_is_refused():
+    shapes = (
+        HookpointShape("a0", "a", 4, writes=False),
+        HookpointShape("a1", "a", 4, reads=False),
+        HookpointShape("b0", "b", 4),
+    )
+    with pytest.raises(ConfigError, match="a0 is encoded but not reconstructed"):
+        null_pair(Crosscoder(shapes, single_group(("a", "b"), 4)), 0, {})
+
+
 def test_noise_has_the_covariance_that_was_asked_for():
     generator = torch.Generator().manual_seed(0)
     root = torch.randn(4, 4, generator=generator, dtype=torch.float64)

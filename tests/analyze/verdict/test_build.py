@@ -111,6 +111,24 @@ def test_a_null_is_trained_once_and_gives_the_same_verdict(subject, folder, verd
     assert exclusivity(subject, CONFIG, folder, sweep_into).table.equals(verdict.table)
 
 
+def test_a_null_that_was_interrupted_does_not_leave_an_older_one_in_its_place(
+    subject, tmp_path, monkeypatch
+):
+    older = tmp_path / "dictionary" / "config.json"
+    older.parent.mkdir()
+    older.write_text("{}")
+    (tmp_path / "null.json").write_text('{"key": "another"}')
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(null_train, "train_on", interrupted)
+    pair = null_pair(subject.dictionary, 0, {})
+    with pytest.raises(KeyboardInterrupt):
+        train_null(subject, pair, null_config(subject, 0, 1.0, "cpu"), tmp_path)
+    assert not older.exists()
+
+
 def test_a_model_beside_its_copy_has_nothing_of_its_own(subject, verdict, tmp_path):
     pair = null_pair(subject.dictionary, 7, {})
     config = null_config(subject, 7, 1.0, "cpu").model_copy(
@@ -145,7 +163,7 @@ def test_a_null_is_as_long_as_asked_for_and_so_are_its_schedules(subject):
     config = null_config(subject, 0, 0.5)
     assert (config.steps, config.warmup_steps, config.decay_start) == (250, 10, 200)
     assert config.seed != subject.description["train"]["seed"]
-    assert config.exclusive == {"a": 0.5, "b": 0.5}
+    assert config.exclusive == {"a": 30, "b": 30}
 
 
 def test_both_nulls_must_be_beaten():
