@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -57,6 +58,28 @@ def open_store(path: Path) -> Store:
     return store
 
 
+@contextmanager
+def bar_when_needed(unit: str, title: str, total: int) -> Iterator[Callable[..., None]]:
+    """Yields what updates a progress bar (advance, completed, note).
+
+    The bar appears with the first update that leaves something to wait for: what is known already
+    shows none.
+    """
+    bar = progress_bar(unit)
+    task = bar.add_task(escape(title), total=total, note="")
+
+    def update(**change: Any) -> None:
+        bar.update(task, **change)
+        if not bar.finished:
+            bar.start()
+
+    try:
+        yield update
+    finally:
+        if bar.live.is_started:
+            bar.stop()
+
+
 @dataclass(frozen=True)
 class Opened:
     """What a command works on: the subject, and the folder that its tables go to."""
@@ -90,14 +113,13 @@ class Opened:
         share = share or Share()
         chunks = share.chunks(subject.store.chunks)
         rows = int(subject.store.chunk_sizes[chunks.start : chunks.stop].sum())
-        with progress_bar("rows") as bar:
-            task = bar.add_task(f"sweep {escape(subject.folder.name)}", total=rows, note="")
+        with bar_when_needed("rows", f"sweep {subject.folder.name}", rows) as update:
             gather(
                 subject,
                 accumulators,
                 self.section.batch_rows,
                 folder,
-                lambda rows: bar.update(task, advance=rows),
+                lambda rows: update(advance=rows),
                 share,
             )
 

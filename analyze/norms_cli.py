@@ -15,6 +15,7 @@ from analyze.command import (
     DictionaryOption,
     Opened,
     OutOption,
+    bar_when_needed,
     open_all,
     read_settings,
     rows_table,
@@ -27,7 +28,6 @@ from pipeline.command import (
     SetOption,
     StoreOption,
     next_command,
-    progress_bar,
 )
 
 if TYPE_CHECKING:
@@ -79,14 +79,10 @@ def analyzed(opened: Opened) -> Analysis:
     """The analysis that every report begins with; the sweep, if one is needed, under a bar."""
     from analyze.analysis import analyze
 
-    name = escape(opened.subject.folder.name)
-    with progress_bar("rows") as bar:
-        task = bar.add_task(f"sweep {name}", total=opened.subject.store.rows, note="")
+    subject = opened.subject
+    with bar_when_needed("rows", f"sweep {subject.folder.name}", subject.store.rows) as update:
         return analyze(
-            opened.subject,
-            opened.section,
-            opened.out / SWEEP,
-            lambda rows: bar.update(task, advance=rows),
+            subject, opened.section, opened.out / SWEEP, lambda rows: update(advance=rows)
         )
 
 

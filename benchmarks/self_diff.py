@@ -12,7 +12,6 @@ false-discovery rates call exclusive, beside what they call on the real pair.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -26,7 +25,6 @@ from analyze.null.pair import null_pair
 from analyze.null.train import null_config, train_null
 from analyze.statistics.moments import Moments
 from analyze.subject import Subject, open_subject
-from analyze.sweep.accumulator import Accumulator
 from analyze.sweep.gather import gather
 from analyze.verdict.build import Verdict, exclusivity, unpredicted
 from analyze.verdict.judge import LEVELS, called
@@ -102,17 +100,10 @@ def main(
         }
         places = ("pair", "of_exact", "of_blurred")
         lines = {
-            name: claims(one, _verdict(one, config, folder / place), config)
+            name: claims(one, exclusivity(one, config, folder / place), config)
             for (name, one), place in zip(subjects.items(), places, strict=True)
         }
     print(table(lines))
-
-
-def _verdict(subject: Subject, config: AnalyzeConfig, folder: Path) -> Verdict:
-    def sweep(of: Subject, accumulators: Sequence[Accumulator], place: Path) -> None:
-        gather(of, accumulators, config.batch_rows, place)
-
-    return exclusivity(subject, config, folder, sweep)
 
 
 def table(lines: dict[str, dict[str, str]]) -> str:

@@ -27,8 +27,6 @@ import typer
 
 from analyze.config import AnalyzeConfig
 from analyze.subject import Subject, open_subject
-from analyze.sweep.accumulator import Accumulator
-from analyze.sweep.gather import gather
 from analyze.verdict.build import exclusivity
 from analyze.verdict.judge import LEVELS, called
 from benchmarks.toy_model import ToyModel, ToySpec, build_toy
@@ -66,11 +64,7 @@ class Judged:
 
 def judged(subject: Subject, toy: ToyModel, config: AnalyzeConfig, folder: Path) -> list[Judged]:
     """One line per level."""
-
-    def sweep(of: Subject, accumulators: Sequence[Accumulator], place: Path) -> None:
-        gather(of, accumulators, config.batch_rows, place)
-
-    found = exclusivity(subject, config, folder, sweep)
+    found = exclusivity(subject, config, folder)
     cosines = decoder_cosines(subject.dictionary, toy)
     truth = truth_of(cosines, toy)
     nearest = {

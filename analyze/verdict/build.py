@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +18,18 @@ from analyze.pairing import hookpoint_pairs
 from analyze.statistics.moments import Moments
 from analyze.subject import Subject
 from analyze.sweep.accumulator import Accumulator
+from analyze.sweep.gather import gather
 from analyze.verdict.evidence import Sums, evidence_table, fresh_sums
 from analyze.verdict.judge import copy_null, judge, shared_null, smallest_p
 from train.linear_map import ridge_map
 from train.steps import OnStep
 
 SweepInto = Callable[[Subject, Sequence[Accumulator], Path], None]
-TrainBar = Callable[[int, int], OnStep]
+TrainBar = Callable[[int, int], AbstractContextManager[OnStep]]
+
+
+def _no_bar(run: int, steps: int) -> AbstractContextManager[OnStep]:
+    return nullcontext(lambda done, note: None)
 
 
 @dataclass(frozen=True)
@@ -40,15 +46,21 @@ def exclusivity(
     subject: Subject,
     config: AnalyzeConfig,
     folder: Path,
-    sweep_into: SweepInto,
-    train_bar: TrainBar = lambda run, steps: lambda done, note: None,
+    sweep_into: SweepInto | None = None,
+    train_bar: TrainBar = _no_bar,
 ) -> Verdict:
     """Judges every candidate of a dictionary.
 
     folder: of the analysis; nulls lie in its folder `null`. sweep_into(subject, accumulators,
-    place) fills accumulators; train_bar(run, steps) is told of a training's steps. Raises
+    place) fills accumulators, None: without a bar; train_bar(run, steps) yields what is told of a
+    training's steps. Raises
     DictionaryError or ConfigError where a null that is asked for cannot be had.
     """
+
+    def quietly(of: Subject, accumulators: Sequence[Accumulator], place: Path) -> None:
+        gather(of, accumulators, config.batch_rows, place)
+
+    sweep_into = sweep_into or quietly
     sums = fresh_sums(subject, config.batch_rows)
     sweep_into(subject, sums.all, folder / "sweep")
     evidence = evidence_table(subject, sums, config)
@@ -99,7 +111,8 @@ def _null_table(
     pair: NullPair = null_pair(subject.dictionary, run, noise)
     place = folder / "null" / str(run)
     training = null_config(subject, run, config.null_share, config.device)
-    null = train_null(subject, pair, training, place, train_bar(run, training.steps))
+    with train_bar(run, training.steps) as on_step:
+        null = train_null(subject, pair, training, place, on_step)
     sums: Sums = fresh_sums(null, config.batch_rows)
     sweep_into(null, sums.all, place / "sweep")
     table = evidence_table(null, sums, config)

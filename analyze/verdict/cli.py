@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,14 +13,21 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from analyze.command import DictionaryOption, Opened, OutOption, open_all, read_settings, rows_table
+from analyze.command import (
+    DictionaryOption,
+    Opened,
+    OutOption,
+    bar_when_needed,
+    open_all,
+    read_settings,
+    rows_table,
+)
 from pipeline.command import (
     ConfigOption,
     JsonOption,
     SetOption,
     StoreOption,
     next_command,
-    progress_bar,
 )
 
 if TYPE_CHECKING:
@@ -82,20 +91,14 @@ exclusivity.__doc__ = "\n\n".join([exclusivity.__doc__ or "", *PARAGRAPHS])
 
 
 def judged(opened: Opened) -> tuple[Verdict, list[Path]]:
-    """The verdict, written as a table; the null is trained under a progress bar if need be."""
+    """The verdict, written as a table; a null is trained under a progress bar if need be."""
     import polars as pl
 
     from analyze.norms import model_pair
     from analyze.verdict.build import exclusivity as build
     from analyze.verdict.plots import verdict_figure, verdict_png
 
-    with progress_bar("steps") as bar:
-
-        def train_bar(run: int, steps: int) -> OnStep:
-            task = bar.add_task(f"train null {run + 1}", total=steps, note="")
-            return lambda done, note: bar.update(task, completed=done, note=escape(note))
-
-        found = build(opened.subject, opened.section, opened.out, opened.sweep_into, train_bar)
+    found = build(opened.subject, opened.section, opened.out, opened.sweep_into, _train_bar)
     models = model_pair(opened.subject.dictionary)
     png = partial(verdict_png, found.table, found.nulls, models)
     figure = verdict_figure(found.table, found.nulls, models)
@@ -104,6 +107,12 @@ def judged(opened: Opened) -> tuple[Verdict, list[Path]]:
         *opened.tables.write("exclusivity", found.table, png, figure),
         *opened.tables.write("exclusivity_null", null),
     ]
+
+
+@contextmanager
+def _train_bar(run: int, steps: int) -> Iterator[OnStep]:
+    with bar_when_needed("steps", f"train null {run + 1}", steps) as update:
+        yield lambda done, note: update(completed=done, note=escape(note))
 
 
 def summary(opened: Opened, found: Verdict) -> dict[str, Any]:
@@ -130,7 +139,7 @@ def _say(opened: Opened, found: Verdict, files: list[Path], as_json: bool) -> No
     out.print(rows_table(said["models"], "called exclusive, by false-discovery rate"))
     nulls = ", ".join(f"{name} ({lines} values)" for name, lines in said["nulls"].items())
     out.print(f"{MEANING} Nulls: {nulls}; no p-value can be below {said['smallest_p']:.2g}.")
-    shown = ["feature", "claimed_for", "fires", "readout_ratio", "p", "q", "reason"]
+    shown = ["feature", "claimed_for", "fires", "readout_ratio", "p", "q"]
     called = found.table.filter(found.table["verdict"] == "exclusive").head(15).select(shown)
     if not called.is_empty():
         out.print(rows_table(called.to_dicts(), f"exclusive at {said['fdr']:.0%}, strongest first"))
