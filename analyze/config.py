@@ -10,7 +10,9 @@ from pydantic import Field, model_validator
 from pipeline.errors import ConfigError
 from pipeline.specs import Section
 
-EvidenceName = Literal["readout_ratio", "direction"]
+EvidenceName = Literal[
+    "readout_ratio", "direction", "mapped_norm", "other_norm_share", "steering_agreement"
+]
 ReportPart = Literal["features", "scaling", "transfer", "exclusivity", "fidelity", "steer"]
 NullName = Literal["copy", "shared"]
 
@@ -86,7 +88,14 @@ class AnalyzeConfig(Section):
         ["readout_ratio"],
         min_length=1,
         description="exclusivity: evidence that must all be beyond its null: readout_ratio, "
-        "direction",
+        "direction, mapped_norm, other_norm_share, steering_agreement (runs the models; not "
+        "alone). All of them have p-values in the table; those named decide",
+    )
+    steered_shared: int = Field(
+        100,
+        gt=0,
+        description="exclusivity: shared features per model that are steered with beside the "
+        "called ones, as the null of steering_agreement",
     )
     nulls: list[NullName] = Field(
         ["copy", "shared"],
@@ -133,6 +142,15 @@ class AnalyzeConfig(Section):
         description="a feature counts for the planted domain if it fires at least this many times "
         "as often per row there as elsewhere",
     )
+
+    @model_validator(mode="after")
+    def _not_by_steering_alone(self) -> AnalyzeConfig:
+        if set(self.evidence) == {"steering_agreement"}:
+            raise ValueError(
+                "evidence: steering_agreement alone cannot decide: it is asked of the features "
+                "that other evidence calls; add readout_ratio"
+            )
+        return self
 
     @model_validator(mode="after")
     def _ordered(self) -> AnalyzeConfig:

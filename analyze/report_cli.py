@@ -108,7 +108,8 @@ def _make(opened: Opened, settings: Config, wanted: set[str]) -> None:
         write_transfer(opened)
     candidates: list[int] = []
     if "exclusivity" in wanted and _may_be_judged(opened):
-        verdict, _ = judged(opened)
+        steers = "steering_agreement" in opened.section.evidence
+        verdict, _ = judged(opened, settings.models if steers else None)
         candidates = verdict.table["feature"].to_list()
     if "features" in wanted:
         write_features(opened, settings, candidates)

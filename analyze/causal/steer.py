@@ -125,9 +125,9 @@ def effects(
     sums = [_Sums(len(model.tokenizer) if tokens else 0) for _ in changes]
     try:
         for batch in padded_batches(readings, batch_tokens):
-            clean_nV = _at_rows(model, batch)
+            clean_nV = scores_at_rows(model, batch)
             for one, edits in zip(sums, changes, strict=True):
-                one.add(clean_nV, _at_rows(model, batch, edits))
+                one.add(clean_nV, scores_at_rows(model, batch, edits))
     except torch.OutOfMemoryError:
         raise ModelError(
             f"models.{model.name}: out of memory with passes of {batch_tokens} tokens; "
@@ -136,7 +136,7 @@ def effects(
     return [one.mean(tokens) for one in sums]
 
 
-def _at_rows(
+def scores_at_rows(
     model: HookedModel, batch: Batch, edits: Mapping[str, Edit] | None = None
 ) -> Float[Tensor, "n V"]:
     """Scores at the rows of a batch; those of all other positions are let go."""

@@ -19,6 +19,9 @@ MEANINGS = {
     "nu_eps": "ν of the residual: from 0.2 on the other model may have it, its decoder shrunk",
     "nu_r": "ν of the reconstruction: from 0.5 on other features write the same direction there",
     "mapped_norm": "length of its decoder mapped to the other model, over its own",
+    "other_norm_share": "the other model's share of its decoder norms",
+    "steering_agreement": "between what its direction does to its own model's predictions and what "
+    "the mapped one does to the other's: near 0 if the other has no use for it",
     "round_trip": "what of its direction survives the map there and back",
     "direction_r2": "R² of the activations along its decoder, predicted from the other model's",
     "beta_eps_own": "best scale on its own model's residual",

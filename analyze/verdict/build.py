@@ -20,7 +20,9 @@ from analyze.subject import Subject
 from analyze.sweep.accumulator import Accumulator
 from analyze.sweep.gather import gather
 from analyze.verdict.evidence import Sums, evidence_table, fresh_sums
-from analyze.verdict.judge import copy_null, judge, shared_null, smallest_p
+from analyze.verdict.judge import judge, smallest_p
+from analyze.verdict.nulls import copy_null, shared_null
+from analyze.verdict.steering import Steer, with_steering, without_steering
 from train.linear_map import ridge_map
 from train.steps import OnStep
 
@@ -48,13 +50,14 @@ def exclusivity(
     folder: Path,
     sweep_into: SweepInto | None = None,
     train_bar: TrainBar = _no_bar,
+    steer: Steer | None = None,
 ) -> Verdict:
     """Judges every candidate of a dictionary.
 
     folder: of the analysis; nulls lie in its folder `null`. sweep_into(subject, accumulators,
     place) fills accumulators, None: without a bar; train_bar(run, steps) yields what is told of a
-    training's steps. Raises
-    DictionaryError or ConfigError where a null that is asked for cannot be had.
+    training's steps; steer: gives what steering shows of features, None: nothing. Raises
+    DictionaryError or ConfigError where a null that is asked for cannot be had, and as `steer`.
     """
 
     def quietly(of: Subject, accumulators: Sequence[Accumulator], place: Path) -> None:
@@ -75,6 +78,12 @@ def exclusivity(
         nulls["copy"] = copy_null(tables, models)
     if "shared" in config.nulls:
         nulls["shared"] = shared_null(evidence, models)
+    if steer is not None:
+        found = with_steering(evidence, nulls, config, steer)
+        if found is None:
+            config = without_steering(config)
+        else:
+            evidence, nulls["steered"] = found
     judged = judge(evidence, nulls, config)
     return Verdict(judged, evidence, nulls, smallest_p(nulls, config))
 

@@ -33,8 +33,10 @@ from pipeline.command import (
 if TYPE_CHECKING:
     from analyze.config import AnalyzeConfig
     from analyze.verdict.build import Verdict
+    from pipeline.specs import ModelSpec
     from train.steps import OnStep
 
+STEERING = "steering_agreement"
 MEANING = (
     "Exclusive means: no linear counterpart in the other model's activations at these hookpoints, "
     "on this corpus."
@@ -42,14 +44,19 @@ MEANING = (
 PARAGRAPHS = [
     MEANING + " Candidates are the features of exclusive groups, and those both models see of "
     "which one has more than analyze.candidate_norm of the decoder norms.",
-    "readout_ratio: R^2 of the best linear readout of the feature's activation from the other "
-    "model's activations, over that from its own model's (`analyze transfer`). direction: |v| / "
-    "|d|, the best direction on the other model's residual (`analyze scaling`). Small values speak "
-    "for exclusivity.",
-    "Two nulls. copy: the dictionary's recipe, trained here on one model beside a rotated copy of "
+    "Evidence, of which small values speak for exclusivity. readout_ratio: R^2 of the best linear "
+    "readout of the feature's activation from the other model's activations, over that from its "
+    "own model's; mapped_norm: how much of its decoder the map to the other model leaves (`analyze "
+    "transfer`). direction: |v| / |d|, the best direction on the other model's residual (`analyze "
+    "scaling`). other_norm_share: R or 1 - R (`analyze norms`). steering_agreement, with --steer: "
+    "the cosine between what the feature's direction does to its own model's prediction of how the "
+    "text goes on, and what the mapped one does to the other's. All get p-values; those named by "
+    "analyze.evidence decide.",
+    "Nulls. copy: the dictionary's recipe, trained here on one model beside a rotated copy of "
     "itself, blurred by what the best linear map between the real models fails to predict; where "
     "the dictionary has exclusive groups, every feature of the null's is one model's alone, though "
-    "each has a counterpart. shared: this dictionary's shared features, read from either model. "
+    "each has a counterpart. shared: this dictionary's shared features, read from either model; "
+    "those that are steered with are the null of steering_agreement. "
     "p = (1 + #{null <= x}) / (1 + n), among features that fire about as often; of several nulls "
     "and several pieces of evidence the largest p counts (Berger 1982).",
     "Called are those with q <= FDR (Benjamini & Hochberg 1995) whose readout ratio is below "
@@ -71,14 +78,27 @@ def exclusivity(
         list[str] | None,
         typer.Option("--null", help="copy or shared; may be repeated (default: analyze.nulls)."),
     ] = None,
+    steer: Annotated[
+        bool,
+        typer.Option(
+            "--steer",
+            help="Run the models, steered with the called features and with shared ones. What "
+            "was measured before is used in any case.",
+        ),
+    ] = False,
+    batch_tokens: Annotated[
+        int, typer.Option("--batch-tokens", min=1, help="Padded tokens per forward pass.")
+    ] = 4096,
     as_json: JsonOption = False,
 ) -> None:
     """The verdict per feature: which only one model has, at a stated false-discovery rate."""
     overrides = [*(set_ or []), *([f"analyze.fdr={fdr}"] if fdr is not None else [])]
     overrides += [f"analyze.nulls=[{', '.join(null)}]"] if null else []
     settings, section = read_settings(config, overrides)
+    steer = steer or STEERING in section.evidence
+    specs = settings.models if steer else None  # what is wrong with them is said first
     opened = open_all(settings, section, store, dictionary, out)
-    found, files = judged(opened)
+    found, files = judged(opened, specs, batch_tokens)
     _say(opened, found, files, as_json)
     if not as_json:
         print(
@@ -90,15 +110,23 @@ def exclusivity(
 exclusivity.__doc__ = "\n\n".join([exclusivity.__doc__ or "", *PARAGRAPHS])
 
 
-def judged(opened: Opened) -> tuple[Verdict, list[Path]]:
-    """The verdict, written as a table; a null is trained under a progress bar if need be."""
+def judged(
+    opened: Opened, specs: dict[str, ModelSpec] | None = None, batch_tokens: int = 4096
+) -> tuple[Verdict, list[Path]]:
+    """The verdict, written as a table; a null is trained under a progress bar if need be.
+
+    specs: of the models to steer with what has not been steered with before, None for none.
+    """
     import polars as pl
 
+    from analyze.causal.agreement_run import Agreements
     from analyze.norms import model_pair
     from analyze.verdict.build import exclusivity as build
     from analyze.verdict.plots import verdict_figure, verdict_png
 
-    found = build(opened.subject, opened.section, opened.out, opened.sweep_into, _train_bar)
+    steer = Agreements(opened, specs, batch_tokens)
+    subject, section = opened.subject, opened.section
+    found = build(subject, section, opened.out, opened.sweep_into, _train_bar, steer)
     models = model_pair(opened.subject.dictionary)
     png = partial(verdict_png, found.table, found.nulls, models)
     figure = verdict_figure(found.table, found.nulls, models)
@@ -119,6 +147,7 @@ def summary(opened: Opened, found: Verdict) -> dict[str, Any]:
     """What was called, of how many, at which error."""
     from analyze.norms import model_pair
     from analyze.verdict.judge import counts
+    from analyze.verdict.steering import steering_summary
 
     section: AnalyzeConfig = opened.section
     return {
@@ -127,6 +156,7 @@ def summary(opened: Opened, found: Verdict) -> dict[str, Any]:
         "models": counts(found.table, model_pair(opened.subject.dictionary), section).to_dicts(),
         "nulls": {name: null.height for name, null in found.nulls.items()},
         "smallest_p": found.smallest_p,
+        "steering": steering_summary(found.table, found.nulls.get("steered")),
     }
 
 
@@ -140,6 +170,10 @@ def _say(opened: Opened, found: Verdict, files: list[Path], as_json: bool) -> No
     nulls = ", ".join(f"{name} ({lines} values)" for name, lines in said["nulls"].items())
     out.print(f"{MEANING} Nulls: {nulls}; no p-value can be below {said['smallest_p']:.2g}.")
     shown = ["feature", "claimed_for", "fires", "readout_ratio", "p", "q"]
+    if said["steering"]:
+        shown.append("steering_agreement")
+        title = "agreement of what steering does, of exclusive features and of shared ones"
+        out.print(rows_table(said["steering"], title))
     called = found.table.filter(found.table["verdict"] == "exclusive").head(15).select(shown)
     if not called.is_empty():
         out.print(rows_table(called.to_dicts(), f"exclusive at {said['fdr']:.0%}, strongest first"))

@@ -3,7 +3,10 @@
 readout_ratio: how well the feature's activation is read, linearly, from the other model's
 activations, over how well from its own model's (analyze.transfer.readouts). direction: the length
 of the best direction on the other model's residual over that of the feature's own decoder
-(analyze.scaling). Small values speak for exclusivity.
+(analyze.scaling). mapped_norm: how much of the decoder the map to the other model leaves
+(analyze.transfer.directions). other_norm_share: the other model's share of the decoder norms, R or
+1 - R. steering_agreement: whether the mapped direction does there what the own one does here
+(analyze.causal.agreement), where it was steered with. Small values speak for exclusivity.
 """
 
 from __future__ import annotations
@@ -25,8 +28,10 @@ from analyze.subject import Subject
 from analyze.sweep.accumulator import Accumulator
 from analyze.transfer.table import all_maps, transfer_table
 
-EVIDENCE = ("readout_ratio", "direction")
-BESIDE = ("nu_eps", "nu_r", "mapped_norm", "round_trip", "direction_r2", "readout_own")
+STEERING, NORM_SHARE = "steering_agreement", "other_norm_share"
+SWEPT = ("readout_ratio", "direction", "mapped_norm")
+EVIDENCE = (*SWEPT, NORM_SHARE, STEERING)
+BESIDE = ("nu_eps", "nu_r", "round_trip", "direction_r2", "readout_own")
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,7 @@ def evidence_table(subject: Subject, sums: Sums, config: AnalyzeConfig) -> pl.Da
     Of several pairs of hookpoints the largest value counts: what speaks most against exclusivity.
     candidate: may be called exclusive: in a model's exclusive group, or R beyond `candidate_norm`.
     shared: both models have it for sure: both see it, and R says neither (`norm_shared`).
+    steering_agreement is left empty: see analyze.verdict.steering.
     """
     dictionary = subject.dictionary
     first, second = model_pair(dictionary)
@@ -79,7 +85,11 @@ def evidence_table(subject: Subject, sums: Sums, config: AnalyzeConfig) -> pl.Da
             "shared": ~alone & (extreme < config.norm_shared) & (fires >= config.min_fires),
         }
     ).with_columns(pl.col("relative_decoder_norm").fill_nan(None))
-    return base.join(_numbers(subject, sums), on="feature", how="left")
+    R_first = pl.col("relative_decoder_norm")
+    other = pl.when(pl.col("claimed_for") == first).then(1 - R_first).otherwise(R_first)
+    return base.join(_numbers(subject, sums), on="feature", how="left").with_columns(
+        other.alias(NORM_SHARE), pl.lit(None, pl.Float64).alias(STEERING)
+    )
 
 
 def _alone(subject: Subject, models: tuple[str, str]) -> np.ndarray:
@@ -95,5 +105,5 @@ def _numbers(subject: Subject, sums: Sums) -> pl.DataFrame:
     transfer = transfer_table(subject, maps, sums.moments, sums.readout)
     keys = ["feature", "own_hookpoint", "other_hookpoint"]
     both = scaling.join(transfer.drop("group", "claimed_for"), on=keys, how="left")
-    numbers = [*EVIDENCE, *BESIDE, "null_direction"]
+    numbers = [*SWEPT, *BESIDE, "null_direction"]
     return both.group_by("feature").agg(pl.col("claimed_for").first(), pl.col(numbers).max())

@@ -8,52 +8,30 @@ with many rows the smallest difference is significant.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import polars as pl
 
 from analyze.config import AnalyzeConfig
-from analyze.verdict.evidence import BESIDE, EVIDENCE
-from analyze.verdict.significance import conditional_p, false_discovery_q, largest
+from analyze.verdict.evidence import BESIDE, EVIDENCE, NORM_SHARE, STEERING
+from analyze.verdict.significance import (
+    conditional_p,
+    empirical_p,
+    false_discovery_q,
+    largest,
+)
 from pipeline.errors import ConfigError
 
 EXCLUSIVE, NOT_SHOWN, TOO_RARE = "exclusive", "not shown", "too rare"
 LEVELS = (0.01, 0.05, 0.1, 0.2)
-
-
-def copy_null(tables: Sequence[pl.DataFrame], models: tuple[str, str]) -> pl.DataFrame:
-    """The null of dictionaries that were trained on a pair without differences.
-
-    There every feature has a linear counterpart in the other model, so that all say how well one
-    can be read from it; of direction only its candidates tell, for the others are decoded there.
-    The copy is blurred and the base is not: what is read from the worse of the two counts.
-    """
-    found = pl.concat(tables).filter(pl.col("readout_ratio").is_not_null() & (pl.col("fires") > 0))
-    ratio = pl.col("readout_ratio")
-    worse = pl.when(ratio > 1).then(1 / ratio).otherwise(ratio)
-    direction = pl.when("candidate").then("direction")
-    return _both_ways(found.select("fires", readout_ratio=worse, direction=direction), models)
-
-
-def shared_null(table: pl.DataFrame, models: tuple[str, str]) -> pl.DataFrame:
-    """The dictionary's own shared features: what a linear counterpart looks like in this pair.
-
-    Each is read from either model. Of direction nothing follows: both models decode them.
-    """
-    found = table.filter(pl.col("shared") & (pl.col("readout_ratio") > 0))
-    sides = []
-    for model in models:
-        ratio = pl.col("readout_ratio")
-        turned = pl.when(pl.col("claimed_for") == model).then(ratio).otherwise(1 / ratio)
-        nothing = pl.lit(None, pl.Float64)
-        side = found.select("fires", readout_ratio=turned, direction=nothing)
-        sides.append(side.with_columns(claimed_for=pl.lit(model)))
-    return pl.concat(sides)
-
-
-def _both_ways(lines: pl.DataFrame, models: tuple[str, str]) -> pl.DataFrame:
-    return pl.concat([lines.with_columns(claimed_for=pl.lit(model)) for model in models])
+WORDS = {
+    "readout_ratio": "readout ratio",
+    "direction": "best other direction",
+    "mapped_norm": "mapped norm",
+    NORM_SHARE: "other's share of the norms",
+    STEERING: "agreement of steering",
+}
 
 
 def judge(
@@ -61,13 +39,16 @@ def judge(
 ) -> pl.DataFrame:
     """One line per candidate, strongest first: evidence, a p-value for each, p, q, verdict, reason.
 
-    nulls: by name, lines of evidence (claimed_for, fires, readout_ratio, direction) of features
-    that are not exclusive. Raises ConfigError where evidence that is asked for has no null.
+    nulls: by name, lines of evidence (claimed_for, fires, EVIDENCE) of features that are not
+    exclusive. All evidence with a null gets p-values; p is of that which `config.evidence` names.
+    Raises ConfigError where evidence that is named has no null.
     """
     found = table.filter("candidate").sort("feature")
     tested = (found["fires"] >= config.min_fires).to_numpy()
-    p_values = {name: _p_of(found, name, nulls) for name in config.evidence}
-    p = largest(list(p_values.values()))
+    for name in config.evidence:
+        _refuse_without_null(name, nulls)
+    p_values = {name: _p_of(found, name, nulls) for name in EVIDENCE}
+    p = largest([p_values[name] for name in config.evidence])
     q = np.full(len(p), np.nan)
     q[tested] = false_discovery_q(p[tested])
     without = _numbers(found, "readout_ratio") < config.counterpart
@@ -81,7 +62,7 @@ def judge(
         *(pl.Series(f"p_{name}", np.where(tested, v, np.nan)) for name, v in p_values.items()),
     )
     judged = judged.with_columns(pl.col(pl.Float64).fill_nan(None))
-    reasons = [_reason(line, list(p_values), config) for line in judged.to_dicts()]
+    reasons = [_reason(line, config) for line in judged.to_dicts()]
     strongest = ["q", "readout_ratio", "direction"]
     return judged.with_columns(pl.Series("reason", reasons, pl.String)).sort(
         strongest, nulls_last=True
@@ -127,30 +108,42 @@ def _p_of(found: pl.DataFrame, evidence: str, nulls: Mapping[str, pl.DataFrame])
     for model in found["claimed_for"].unique().drop_nulls():
         here = (found["claimed_for"] == model).to_numpy()
         own = found.filter(here)
-        sides = []
-        for null in _known(nulls, evidence):
-            side = null.filter((pl.col("claimed_for") == model) & pl.col(evidence).is_not_null())
-            fires, null_fires = own["fires"].to_numpy(), side["fires"].to_numpy()
-            observed, values = _numbers(own, evidence), _numbers(side, evidence)
-            sides.append(conditional_p(observed, fires, values, null_fires))
-        p[here] = largest(sides)
+        sides = [
+            _p_against(own, null.filter(pl.col("claimed_for") == model), evidence)
+            for null in _known(nulls, evidence)
+        ]
+        p[here] = np.max(sides, axis=0) if sides else np.nan
     return p
 
 
+def _p_against(own: pl.DataFrame, null: pl.DataFrame, evidence: str) -> np.ndarray:
+    """NaN where the evidence or the whole null is unknown."""
+    null = null.filter(pl.col(evidence).is_not_null())
+    observed, values = _numbers(own, evidence), _numbers(null, evidence)
+    if not len(values):
+        return np.full(len(observed), np.nan)
+    if evidence == STEERING:  # it is no worse measured of what fires seldom, and may be negative
+        return empirical_p(observed, values)
+    return conditional_p(observed, own["fires"].to_numpy(), values, null["fires"].to_numpy())
+
+
 def _known(nulls: Mapping[str, pl.DataFrame], evidence: str) -> list[pl.DataFrame]:
-    found = [null for null in nulls.values() if null[evidence].drop_nulls().len()]
-    if not found:
+    return [null for null in nulls.values() if null[evidence].drop_nulls().len()]
+
+
+def _refuse_without_null(evidence: str, nulls: Mapping[str, pl.DataFrame]) -> None:
+    if not _known(nulls, evidence):
         raise ConfigError(
             f"analyze.evidence: {evidence} has no null (in use: {', '.join(nulls) or 'none'}); "
             "leave it out, or add another to analyze.nulls"
         )
-    return found
 
 
-def _reason(line: dict[str, object], evidence: list[str], config: AnalyzeConfig) -> str:
+def _reason(line: dict[str, object], config: AnalyzeConfig) -> str:
     if line["verdict"] == TOO_RARE:
         return f"fires on {line['fires']} rows, fewer than {config.min_fires}"
-    said = {n: f"{_words(n)} {_number(line[n])} (p {_number(line[f'p_{n}'])})" for n in evidence}
+    evidence = config.evidence
+    said = {n: f"{WORDS[n]} {_number(line[n])} (p {_number(line[f'p_{n}'])})" for n in evidence}
     if line["verdict"] == EXCLUSIVE:
         return "; ".join(said.values())
     if line["readout_ratio"] is None:
@@ -159,10 +152,6 @@ def _reason(line: dict[str, object], evidence: list[str], config: AnalyzeConfig)
         return f"has a counterpart: readout ratio {_number(line['readout_ratio'])}"
     worst = max(evidence, key=lambda name: _value(line[f"p_{name}"]))
     return f"{said[worst]} is not beyond what the null shows"
-
-
-def _words(name: str) -> str:
-    return {"readout_ratio": "readout ratio", "direction": "best other direction"}[name]
 
 
 def _number(value: object) -> str:

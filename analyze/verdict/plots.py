@@ -35,7 +35,7 @@ def verdict_png(
         above.hist(_ratios(called), EDGES, color=shade, alpha=0.55, label=label)
     for name, null in nulls.items():
         values = _ratios(null)
-        if not len(values):  # a dictionary without shared features has no such null
+        if not values:  # no shared features, or a null that tells of steering alone
             continue
         label = f"null {name} ({len(values)})"
         below.hist(values, EDGES, density=True, color=NULLS[name], alpha=0.7, label=label)
@@ -66,6 +66,8 @@ def verdict_figure(
             )
     for name, null in nulls.items():
         values = _ratios(null)
+        if not values:
+            continue
         figure.add_histogram(
             x=values,
             xbins=bins,

@@ -14,7 +14,7 @@ from analyze.null.train import null_config, train_null
 from analyze.subject import open_subject
 from analyze.sweep.gather import gather
 from analyze.verdict.build import exclusivity
-from analyze.verdict.evidence import BESIDE
+from analyze.verdict.evidence import BESIDE, EVIDENCE
 from analyze.verdict.judge import EXCLUSIVE, TOO_RARE, counts, judge
 from benchmarks.toy_model import ToySpec, build_toy
 from benchmarks.toy_score import decoder_cosines, truth_of
@@ -172,7 +172,7 @@ def test_both_nulls_must_be_beaten():
             "claimed_for": ["a"] * 99,
             "fires": np.full(99, 100),
             "readout_ratio": np.linspace(0.5, 1.5, 99),
-            "direction": pl.Series([None] * 99, dtype=pl.Float64),
+            **dict.fromkeys(EVIDENCE[1:], pl.Series([None] * 99, dtype=pl.Float64)),
         }
     )
     lower = null.with_columns(pl.col("readout_ratio") / 100)
@@ -185,8 +185,8 @@ def test_both_nulls_must_be_beaten():
             "fires": 100,
             "candidate": True,
             "shared": False,
+            **dict.fromkeys((*EVIDENCE, *BESIDE), 0.9),
             "readout_ratio": 0.1,
-            **dict.fromkeys(BESIDE, 0.9),
             "direction": 0.1,
         }
     )
