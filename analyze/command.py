@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from analyze.config import AnalyzeConfig, check_models
-from pipeline.command import console, progress_bar, read_config
+from pipeline.command import progress_bar, read_config
 from pipeline.config import Config
 
 if TYPE_CHECKING:
@@ -46,15 +46,13 @@ def read_settings(file: Path | None, overrides: list[str] | None) -> tuple[Confi
     return settings, section
 
 
-def open_store(path: Path) -> Store:
-    """The store; says so if it is not complete."""
+def open_store(path: Path, section: AnalyzeConfig) -> Store:
+    """The store. Raises StoreError if it is not complete, unless the configuration allows that."""
+    from store.completeness import require_complete
     from store.reader import Store
 
     store = Store(path)
-    if not store.complete:
-        console.print(
-            f"[yellow]note:[/] {escape(str(path))} is not complete; analyzing what it has"
-        )
+    require_complete(store, section.incomplete_store, "analyze.incomplete_store")
     return store
 
 
@@ -134,7 +132,7 @@ def open_all(
     """The store, the dictionary and the folder that the options name, or the configuration."""
     from analyze.subject import open_subject
 
-    opened = open_store(store or settings.store_path)
+    opened = open_store(store or settings.store_path, section)
     subject = open_subject(opened, dictionary or settings.dictionary_path, section.device)
     return Opened(subject, section, out or settings.analysis_path)
 

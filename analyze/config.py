@@ -22,6 +22,9 @@ class AnalyzeConfig(Section):
 
     batch_rows: int = Field(4096, gt=0, description="rows encoded at a time")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
+    incomplete_store: bool = Field(
+        False, description="analyze a store that some tasks of its harvest have not finished"
+    )
     top_features: int = Field(
         20, gt=0, description="features shown per exclusive group, by summed activation"
     )

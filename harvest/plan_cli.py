@@ -11,8 +11,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from harvest.wording import duration, left_out, paired, size
+from harvest.wording import left_out, paired
 from pipeline.command import ConfigOption, JsonOption, SetOption, read_config
+from pipeline.wording import duration, size
 
 if TYPE_CHECKING:
     from harvest.estimate import Estimate

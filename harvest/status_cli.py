@@ -11,8 +11,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from harvest.wording import duration
 from pipeline.command import ConfigOption, JsonOption, SetOption, next_command, read_config
+from pipeline.wording import duration
 
 if TYPE_CHECKING:
     from harvest.status import HarvestStatus, TaskStatus

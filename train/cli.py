@@ -8,7 +8,6 @@ from threading import Timer
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from pipeline.command import (
     CheckOption,
@@ -34,6 +33,7 @@ from train.hub_cli import push
 from train.interrupt import sigterm_raises
 from train.one_voice import one_voice
 from train.recipes.presets import planned
+from train.status_cli import status
 
 if TYPE_CHECKING:  # importing torch would make --help slow
     from train.loop import TrainedDictionary
@@ -125,6 +125,7 @@ def run(
     print("next:", next_command("analyze report", config, set_, **places if elsewhere else {}))
 
 
+app.command("status")(status)
 app.command("import")(import_)
 app.command("export")(export)
 app.command("push")(push)
@@ -160,19 +161,14 @@ def _train_on_store(
 
 def _open_store(path: Path, section: TrainConfig, ranks: Ranks) -> StoreRows:
     """The rows of a store; rank 0 says what it lacks, or what this machine lacks for it."""
+    from store.completeness import require_complete
     from store.reader import Store
     from train.device import memory_bytes
     from train.source import StoreRows
 
     store = Store(path)
-    if not store.complete and ranks.main:
-        missing = ", ".join(map(str, store.missing_parts))
-        without = f" (no part {missing} of {store.schema.parts})" if missing else ""
-        console.print(
-            f"[yellow]note:[/] {escape(str(path))} is not complete{without}; "
-            f"training on its {store.rows:,} rows",
-            soft_wrap=True,
-        )
+    if ranks.main or not section.incomplete_store:
+        require_complete(store, section.incomplete_store, "train.incomplete_store")
     source = StoreRows(store, section, ranks)
     if section.batch_rows > source.rows_per_epoch and ranks.main:
         console.print(

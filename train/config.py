@@ -51,6 +51,9 @@ class TrainConfig(DictionaryConfig):
     steps: int = Field(100_000, gt=0, description="optimizer steps")
     batch_rows: int = Field(2048, gt=0, description="rows per step")
     seed: int = Field(0, ge=0, description="seed of the initial weights and the order of rows")
+    incomplete_store: bool = Field(
+        False, description="train on a store that some tasks of its harvest have not finished"
+    )
     window_chunks: int | None = Field(
         None,
         gt=0,

@@ -15,10 +15,9 @@ from store.files import make_folder
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keeps every other training run out of `folder`. Raises DictionaryError."""
-    place = folder.resolve()
-    make_folder(place.parent)
-    # The lock lies beside the folder, so that deleting the folder does not lift it.
-    lock = filelock.FileLock(place.with_name(f".{place.name}.lock"), thread_local=False)
+    file = _lock_file(folder)
+    make_folder(file.parent)
+    lock = filelock.FileLock(file, thread_local=False)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
@@ -30,3 +29,23 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a training run is writing `folder`, as far as this machine can see."""
+    file = _lock_file(folder)
+    if not file.exists():
+        return False
+    lock = filelock.FileLock(file, thread_local=False)
+    try:
+        lock.acquire(timeout=0)
+    except (filelock.Timeout, OSError):
+        return True
+    lock.release()
+    return False
+
+
+def _lock_file(folder: Path) -> Path:
+    """Beside the folder, so that deleting the folder does not lift the lock."""
+    place = folder.resolve()
+    return place.with_name(f".{place.name}.lock")

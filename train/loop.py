@@ -38,6 +38,7 @@ FREE_SETTINGS = {
     "checkpoint_every",
     "cuda_graphs",
     "device",
+    "incomplete_store",
     "keep_best",
     "keep_checkpoints",
     "live_buffer_rows",  # a live run says itself how large its buffer is

@@ -84,6 +84,11 @@ class RowSource(Protocol):
         """Yields batches from where they stand."""
 
 
+def store_provenance(store: Store) -> dict[str, Any]:
+    """What a dictionary that was trained on a store says of it, as JSON values."""
+    return {"store": {"fingerprints": store.schema.fingerprints, "rows": store.rows}}
+
+
 class StoreRows:
     """The documents of a store; a run that is resumed gets the very batches that were to come.
 
@@ -123,8 +128,7 @@ class StoreRows:
 
     def provenance(self) -> dict[str, Any]:
         """The same, as a dictionary keeps it."""
-        store = self._store
-        return {"store": {"fingerprints": store.schema.fingerprints, "rows": store.rows}}
+        return store_provenance(self._store)
 
     def statistics(self, hookpoint: str) -> RowStatistics:
         """Statistics of all rows of the store, read from its attributes."""

@@ -86,9 +86,14 @@ def test_the_name_of_an_incomplete_store_is_printed_as_it_is(run, store_path, tm
     part = part_path(path, 0)
     schema = Store(path).schema
     write_part(part, schema, replace(read_part(part, schema), complete=False))
-    code, _, err = run("--store", path.name, "--out", "dictionary", *SETTINGS)
+    given = ("--store", path.name, "--out", "dictionary", *SETTINGS)
+    code, _, err = run(*given)
+    assert code == 1
+    assert "error: [red]store: not complete; finish it with `harvest run`, or go on" in err
+    assert not Path("dictionary").exists()
+    code, _, err = run(*given, "--set", "train.incomplete_store=true")
     assert code == 0
-    assert "note: [red]store is not complete" in err
+    assert "note: [red]store: not complete; going on with its" in err
 
 
 def test_a_part_that_is_missing_is_named(run, store_path, tmp_path):
@@ -100,8 +105,11 @@ def test_a_part_that_is_missing_is_named(run, store_path, tmp_path):
         state = read_part(part_path(store_path, 0), source.schema)
         write_part(part_path(tmp_path / "three", number), schema, state)
     code, _, err = run("--store", "three", "--out", "dictionary", *SETTINGS)
-    assert code == 0
-    assert f"is not complete (no part 1 of 3); training on its {2 * source.rows:,} rows" in err
+    assert code == 1
+    said = " ".join(err.split())
+    assert "three: not complete: task 1 of 3 missing; finish it with" in said
+    assert "`harvest run --task 1 --of 3` (or `sbatch --array=1`), or go on with the" in said
+    assert f"{2 * source.rows:,} rows that it has: --set train.incomplete_store=true" in said
 
 
 def test_a_window_that_outgrows_the_machine_is_named_with_its_remedy(run, store_path, monkeypatch):
