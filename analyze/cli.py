@@ -13,6 +13,7 @@ from analyze.features.feature_cli import feature
 from analyze.norms_cli import norms
 from analyze.report_cli import report
 from analyze.scaling_cli import scaling
+from analyze.status_cli import status
 from analyze.sweep_cli import sweep
 from analyze.transfer.cli import transfer
 from analyze.verdict.cli import exclusivity
@@ -22,7 +23,7 @@ from pipeline.config import describe
 app = make_app("Find out what is exclusive to which model, and show it.")
 COMMANDS = (
     *(report, exclusivity, norms, features, feature, scaling, transfer),
-    *(fidelity, steer, replace, compare, sweep, export, explain),
+    *(fidelity, steer, replace, compare, sweep, export, explain, status),
 )
 for command in COMMANDS:
     app.command(epilog=describe(AnalyzeConfig, "analyze"))(command)

@@ -15,6 +15,8 @@ from rich.table import Table
 from analyze.config import AnalyzeConfig, check_models
 from pipeline.command import progress_bar, read_config
 from pipeline.config import Config
+from pipeline.time_limit import stops_in_time
+from train.interrupt import sigterm_raises
 
 if TYPE_CHECKING:
     from analyze.subject import Subject
@@ -35,6 +37,16 @@ OutOption = Annotated[
     Path | None,
     typer.Option("--out", help="Folder for tables (default: RUN_DIR/analysis of the config)."),
 ]
+
+
+@contextmanager
+def orderly() -> Iterator[None]:
+    """For what may take hours: SIGTERM, and Slurm's time limit, end it as Ctrl-C does.
+
+    What was summed up a minute before, and a null's checkpoint, are gone on with.
+    """
+    with sigterm_raises(), stops_in_time():
+        yield
 
 
 def read_settings(file: Path | None, overrides: list[str] | None) -> tuple[Config, AnalyzeConfig]:

@@ -10,7 +10,14 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from analyze.command import DictionaryOption, Opened, open_all, read_settings, rows_table
+from analyze.command import (
+    DictionaryOption,
+    Opened,
+    open_all,
+    orderly,
+    read_settings,
+    rows_table,
+)
 from analyze.config import AnalyzeConfig
 from analyze.norms_cli import analyzed, print_norms, write_norms
 from pipeline.command import CheckOption, ConfigOption, JsonOption, SetOption, StoreOption, console
@@ -55,16 +62,36 @@ def report(
     settings, section = read_settings(config, set_)
     if check:
         return
+    from train.lock import locked
+
+    folder = out or settings.run_dir
+    with locked(folder / "analysis", "report"), orderly():
+        opened = open_all(settings, section, store, dictionary, folder / "analysis")
+        _report(opened, settings, baseline, dictionary is None, folder, as_json)
+
+
+report.__doc__ = "\n\n".join([report.__doc__ or "", *PARAGRAPHS])
+
+
+def _report(
+    opened: Opened,
+    settings: Config,
+    baseline: list[Path] | None,
+    of_the_config: bool,
+    folder: Path,
+    as_json: bool,
+) -> None:
+    """Makes and writes all of it, and says so. of_the_config: the main dictionary is that one."""
+    from analyze.baselines import baselines_of
     from analyze.everything import everything
     from analyze.report import write_report
+    from analyze.status import note_report
     from analyze.summary import summarize
     from store.files import write_json
 
-    folder = out or settings.run_dir
-    tables = folder / "analysis"
-    opened = open_all(settings, section, store, dictionary, tables)
+    section, tables = opened.section, opened.out
     if baseline is None:
-        baseline = _baselines(settings) if dictionary is None else []
+        baseline = baselines_of(settings) if of_the_config else []
     _refuse_equal_names(baseline)
     opened.sweep(everything(opened.subject, section))
     main = analyzed(opened)
@@ -72,13 +99,14 @@ def report(
     _make(opened, settings, set(section.report))
     baselines = []
     for other in baseline:
-        beside = open_all(settings, section, store, other, tables / other.name)
+        beside = open_all(settings, section, opened.subject.store.path, other, tables / other.name)
         baselines.append(analyzed(beside))
         write_norms(beside, baselines[-1])
     summary = summarize(main, baselines, opened.tables, section)
     page = folder / "report.html"
     write_report(main, baselines, opened.tables, summary, section, settings.raw, page)
     write_json(folder / "summary.json", summary)
+    note_report(opened, [str(other) for other in baseline])
     if as_json:
         print(json.dumps(summary, indent=2))
         return
@@ -87,9 +115,6 @@ def report(
     _print_planted([main, *baselines], section)
     print(f"written: {tables}/, {folder / 'summary.json'}")
     print(f"open: {page}")
-
-
-report.__doc__ = "\n\n".join([report.__doc__ or "", *PARAGRAPHS])
 
 
 def _make(opened: Opened, settings: Config, wanted: set[str]) -> None:
@@ -146,29 +171,6 @@ def _refuse_equal_names(baselines: list[Path]) -> None:
                 f"--baseline {folder}: baselines need names of their own, for their tables lie in "
                 "folders of these; name it by a path that ends in one, or copy it"
             )
-
-
-def _baselines(settings: Config) -> list[Path]:
-    """Dictionaries of the configuration's further recipes, as far as they have been trained."""
-    from train.config import TrainConfig
-    from train.recipes.presets import planned
-    from train.recipes.recipe import output_folder
-
-    plans = planned(settings.section("train", TrainConfig))
-    folders = [
-        output_folder(settings.dictionary_path, n, plan.name) for n, plan in enumerate(plans)
-    ]
-    trained = [folder for folder in folders[1:] if (folder / "config.json").exists()]
-    return [folder for folder in trained if _of_two_models(folder)]
-
-
-def _of_two_models(folder: Path) -> bool:
-    from train.dictionary.artifact import read_description
-
-    models = {str(hookpoint.get("model")) for hookpoint in read_description(folder)["hookpoints"]}
-    if len(models) != 2:
-        console.print(f"[yellow]note:[/] {escape(str(folder))} is not of two models; left out")
-    return len(models) == 2
 
 
 def _print_exclusive(summary: dict[str, Any]) -> None:

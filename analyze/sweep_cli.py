@@ -12,6 +12,7 @@ from analyze.command import (
     DictionaryOption,
     OutOption,
     open_all,
+    orderly,
     read_settings,
 )
 from pipeline.command import (
@@ -50,7 +51,8 @@ def sweep(
 
     opened = open_all(settings, section, store, dictionary, out)
     accumulators = everything(opened.subject, section)
-    opened.sweep(accumulators, Share(task, of))
+    with orderly():
+        opened.sweep(accumulators, Share(task, of))
     files = [str(Share(task, of).file(opened.out / SWEEP, one.name)) for one in accumulators]
     if as_json:
         print(json.dumps({"files": files}, indent=2))

@@ -45,6 +45,11 @@ class Tables:
         self._note(name, self._fingerprint)
         return files
 
+    @property
+    def names(self) -> list[str]:
+        """Tables that were written of this subject."""
+        return sorted(name for name in self._index() if self.has(name))
+
     def has(self, name: str) -> bool:
         """Whether a table was written of this subject."""
         there = (self.folder / f"{name}.parquet").exists()

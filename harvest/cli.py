@@ -26,6 +26,7 @@ from pipeline.command import (
 )
 from pipeline.config import describe
 from pipeline.specs import CorpusSpec, ModelSpec
+from pipeline.time_limit import stops_in_time
 from store.config import StoreConfig
 
 if TYPE_CHECKING:
@@ -112,7 +113,8 @@ def _harvest(settings: Settings, task: Task) -> HarvestSummary:
 
     logging.disable_progress_bar()
     try:
-        return harvest(settings, task)
+        with stops_in_time():
+            return harvest(settings, task)
     except Stopped as stopped:
         raise SystemExit(stopped.exit_code) from None
 

@@ -24,6 +24,7 @@ from pipeline.command import (
 from pipeline.command import run as run_app
 from pipeline.config import Config, describe
 from pipeline.errors import ConfigError
+from pipeline.time_limit import stops_in_time
 from train import live_cli, summary
 from train.config import TrainConfig
 from train.dictionary.pairs import refuse_unpaired
@@ -103,7 +104,7 @@ def run(
         expected = expected or _plan(store_path, section, folder)
         summary.print_plan(expected, section, as_json)
         return
-    with one_voice(), sigterm_raises():
+    with one_voice(), sigterm_raises(), stops_in_time():
         if live:
             _refuse_several_processes()
             done = None if fresh else live_cli.already_finished(settings, section, folder)

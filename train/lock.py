@@ -1,4 +1,4 @@
-"""One training run per output folder."""
+"""One run per output folder."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from store.files import make_folder
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keeps every other training run out of `folder`. Raises DictionaryError."""
+def locked(folder: Path, what: str = "training run") -> Iterator[None]:
+    """Keeps every other `what` out of `folder`. Raises DictionaryError."""
     file = _lock_file(folder)
     make_folder(file.parent)
     lock = filelock.FileLock(file, thread_local=False)
@@ -22,7 +22,7 @@ def locked(folder: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except filelock.Timeout:
         raise DictionaryError(
-            f"{folder}: another training run is writing this folder; "
+            f"{folder}: another {what} is writing this folder; "
             "wait for it, or name another folder with --out"
         ) from None
     try:
@@ -32,7 +32,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a training run is writing `folder`, as far as this machine can see."""
+    """Whether somebody has `locked` the folder, as far as this machine can see."""
     file = _lock_file(folder)
     if not file.exists():
         return False

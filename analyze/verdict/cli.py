@@ -19,6 +19,7 @@ from analyze.command import (
     OutOption,
     bar_when_needed,
     open_all,
+    orderly,
     read_settings,
     rows_table,
 )
@@ -98,7 +99,8 @@ def exclusivity(
     steer = steer or STEERING in section.evidence
     specs = settings.models if steer else None  # what is wrong with them is said first
     opened = open_all(settings, section, store, dictionary, out)
-    found, files = judged(opened, specs, batch_tokens)
+    with orderly():
+        found, files = judged(opened, specs, batch_tokens)
     _say(opened, found, files, as_json)
     if not as_json:
         print(
