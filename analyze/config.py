@@ -34,7 +34,8 @@ class AnalyzeConfig(Section):
     report: list[ReportPart] = Field(
         ["features", "scaling", "transfer"],
         description="tables that `analyze report` makes besides norms: features, scaling, "
-        "transfer, exclusivity (trains the null), fidelity and steer (run the models)",
+        "transfer, exclusivity (trains the null; runs the models if analyze.evidence asks for "
+        "steering_agreement), fidelity and steer (run the models)",
     )
     report_documents: int = Field(
         100, gt=0, description="report: texts that fidelity runs the models on"
@@ -92,7 +93,7 @@ class AnalyzeConfig(Section):
         min_length=1,
         description="exclusivity: evidence that must all be beyond its null: readout_ratio, "
         "direction, mapped_norm, other_norm_share, steering_agreement (runs the models; not "
-        "alone). All of them have p-values in the table; those named decide",
+        "alone). All that have a null get p-values; those named decide",
     )
     steered_shared: int = Field(
         100,

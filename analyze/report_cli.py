@@ -27,6 +27,7 @@ from pipeline.errors import ConfigError, DictionaryError
 if TYPE_CHECKING:
     from analyze.analysis import Analysis
 
+STEERING = "steering_agreement"
 REPORT_ALPHAS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 PARAGRAPHS = [
     "One pass over the store gives every statistic, and is kept: a second report reads no row. "
@@ -132,8 +133,8 @@ def _make(opened: Opened, settings: Config, wanted: set[str]) -> None:
     if "transfer" in wanted:
         write_transfer(opened)
     candidates: list[int] = []
-    if "exclusivity" in wanted and _may_be_judged(opened):
-        steers = "steering_agreement" in opened.section.evidence
+    if "exclusivity" in wanted and _may_be_judged(opened, settings):
+        steers = STEERING in opened.section.evidence
         verdict, _ = judged(opened, settings.models if steers else None)
         candidates = verdict.table["feature"].to_list()
     if "features" in wanted:
@@ -149,10 +150,13 @@ def _make(opened: Opened, settings: Config, wanted: set[str]) -> None:
         write_steer(opened, settings.models, asked)
 
 
-def _may_be_judged(opened: Opened) -> bool:
-    """Says so where no null can be trained like the dictionary: that must not cost the report."""
+def _may_be_judged(opened: Opened, settings: Config) -> bool:
+    """Says so where what the verdict needs is not to be had: that must not cost the report."""
     from analyze.null.train import null_config
 
+    if STEERING in opened.section.evidence and not settings.raw.get("models"):
+        console.print(f"[yellow]note:[/] no verdicts: {STEERING} needs models in the configuration")
+        return False
     if "copy" in opened.section.nulls:
         try:
             null_config(opened.subject, 0, opened.section.null_share)

@@ -38,8 +38,8 @@ class Signature:
 
     @property
     def size(self) -> float:
-        """Probability that is moved: the total variation distance, 0 to 1."""
-        return float(self.change_C.abs().sum()) / 2
+        """Probability moved between classes from one side to the other: total variation, 0 to 1."""
+        return float(self.change_C.abs().sum())
 
 
 def signature(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
+from rich.markup import escape
 
 from analyze.causal.agreement import agreement, signature
 from analyze.causal.models import open_models, refuse_other_weights
@@ -19,11 +21,15 @@ from analyze.statistics.firing import Firing
 from analyze.statistics.kept_rows import KeptRows
 from analyze.statistics.moments import Moments
 from harvest.models.hooked import HookedModel
+from pipeline.command import console
 from pipeline.specs import ModelSpec
 
 TABLE = "agreement"
+SAVE_EVERY = 60.0
+Line = dict[str, object]
 COLUMNS = {
     "feature": pl.Int64,
+    "contexts": pl.Int64,
     "claimed_for": pl.String,
     "hookpoint": pl.String,
     "other_hookpoint": pl.String,
@@ -39,8 +45,9 @@ class Agreements:
     """Gives the lines (COLUMNS) of features; those that are not in the table yet by steering.
 
     specs: of the models to load for that; None: what is not known stays unknown. A feature that
-    has no direction to be carried over, or whose texts are not found again, has a line without
-    numbers. positions: rows that were looked at; moved_*: probability that the step moves.
+    has no direction to be carried over, or whose texts are not found again, has no line. contexts:
+    texts that were looked at, as `analyze.contexts` (a line of another number does not count);
+    positions: rows in them; moved_*: probability that the step moves.
     """
 
     opened: Opened
@@ -51,14 +58,18 @@ class Agreements:
         """Raises as `open_models`, `find_scenes` and `signature` do."""
         known = self.opened.tables.read(TABLE)
         known = pl.DataFrame(schema=COLUMNS) if known is None else known
-        there = set(known["feature"].to_list())
-        missing = [feature for feature in features if feature not in there]
+        known = known.filter(pl.col("contexts") == self.opened.section.contexts)
+        missing = sorted(set(features) - set(known["feature"].to_list()))
         if missing and self.specs is not None:
-            known = pl.concat([known, self._measured(missing, self.specs)]).sort("feature")
-            self.opened.tables.write(TABLE, known)
+            for lines in self._measured(missing, self.specs):
+                known = pl.concat([known, pl.DataFrame(lines, schema=COLUMNS)]).sort("feature")
+                self.opened.tables.write(TABLE, known)
         return known.filter(pl.col("feature").is_in(list(features)))
 
-    def _measured(self, features: Sequence[int], specs: Mapping[str, ModelSpec]) -> pl.DataFrame:
+    def _measured(
+        self, features: Sequence[int], specs: Mapping[str, ModelSpec]
+    ) -> Iterator[list[Line]]:
+        """Lines, those of about a minute at a time."""
         subject, section = self.opened.subject, self.opened.section
         firing = Firing(subject.features, subject.labels)
         top = KeptRows("top", subject.features, section.contexts)
@@ -67,19 +78,25 @@ class Agreements:
         carrier, pair = Carrier(subject, moments), model_pair(subject.dictionary)
         models = open_models(subject.store, dict(specs))
         scenes = find_scenes(subject, models, features, top, section.batch_rows)
-        passages = [passage for scene in scenes.of for passage in scene.passages]
+        passages = scenes.passages(subject.store)
         refuse_other_weights(subject.store, models, passages)
+        for reason, count in scenes.left_out.items():
+            console.print(f"[yellow]note:[/] left out {count} {escape(reason)}")
         classes = next_text({name: models[name].tokenizer for name in pair})
-        lines = []
+        lines, saved = [], time.monotonic()
         with bar_when_needed("features", "steer both models", len(features)) as update:
-            for done, scene in enumerate(scenes.of):
-                update(completed=done)
+            for done, scene in enumerate(scenes.of, start=1):
                 largest = float(firing.largest[scene.feature])
                 own = own_steps(subject, scene.feature, largest, pair) if largest > 0 else []
                 steps = [one for one in own if one.steered == one.claimed_for]
-                lines.append(self._line(scene, models, [*steps, *carrier.steps(own)], classes))
-            update(completed=len(features))
-        return pl.DataFrame(lines, schema=COLUMNS)
+                steps += carrier.steps(own)
+                if len(steps) == 2 and scene.firing:
+                    lines.append(self._line(scene, models, steps, classes))
+                update(completed=done)
+                if time.monotonic() - saved > SAVE_EVERY:
+                    yield lines
+                    lines, saved = [], time.monotonic()
+        yield lines
 
     def _line(
         self,
@@ -87,12 +104,8 @@ class Agreements:
         models: Mapping[str, HookedModel],
         steps: Sequence[Step],
         classes: NextText,
-    ) -> dict[str, object]:
-        """steps: the own and the mapped one; fewer where there is no such direction."""
-        line: dict[str, object] = dict.fromkeys(COLUMNS)
-        line["feature"] = scene.feature
-        if len(steps) < 2:
-            return line
+    ) -> Line:
+        """steps: the own and the mapped one."""
         own, other = (
             signature(
                 models[step.steered],
@@ -103,7 +116,9 @@ class Agreements:
             )
             for step in steps
         )
-        return line | {
+        return {
+            "feature": scene.feature,
+            "contexts": self.opened.section.contexts,
             "claimed_for": steps[0].claimed_for,
             "hookpoint": steps[0].hookpoint,
             "other_hookpoint": steps[1].hookpoint,

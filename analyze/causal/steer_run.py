@@ -29,7 +29,7 @@ from analyze.statistics.kept_rows import KeptRows
 from analyze.statistics.moments import Moments
 from analyze.subject import Subject
 from harvest.models.hooked import HookedModel
-from pipeline.errors import ConfigError, StoreError
+from pipeline.errors import ConfigError
 
 FORTY = Writing(40)
 TOKENS = 10  # promoted and suppressed ones that are kept
@@ -122,14 +122,7 @@ def steered(
     """
     subject, features = opened.subject, list(plan.steps)
     scenes = find_scenes(subject, models, features, plan.top, opened.section.batch_rows, asked.seed)
-    passages = [passage for scene in scenes.of for passage in scene.passages]
-    if features and not passages:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in scenes.left_out.items())
-        raise StoreError(
-            f"{subject.store.path}: no document to steer on is found again ({reasons or 'none'}); "
-            "harvest plain texts"
-        )
-    refuse_other_weights(subject.store, models, passages)
+    refuse_other_weights(subject.store, models, scenes.passages(subject.store))
     curves: list[Curve] = []
     texts = [pl.DataFrame(schema=TEXT_COLUMNS)]
     each = 2 * len(asked.alphas) * (1 + asked.controls)

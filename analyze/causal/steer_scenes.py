@@ -29,6 +29,8 @@ from analyze.statistics.kept_rows import KeptRows
 from analyze.subject import Subject
 from analyze.sweep.seen import Entries
 from harvest.models.hooked import HookedModel
+from pipeline.errors import StoreError
+from store.reader import Store
 from store.sweep import read_range
 
 FIRST_DOCUMENTS, MOST_DOCUMENTS = 32, 256
@@ -73,6 +75,17 @@ class Scenes:
 
     of: tuple[Scene, ...]
     left_out: dict[str, int]
+
+    def passages(self, store: Store) -> list[Passage]:
+        """All of them. Raises StoreError if no document of the features was found again."""
+        found = [passage for scene in self.of for passage in scene.passages]
+        if self.left_out and not found:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in self.left_out.items())
+            raise StoreError(
+                f"{store.path}: no document to steer on is found again ({reasons}); "
+                "harvest plain texts"
+            )
+        return found
 
 
 def find_scenes(

@@ -51,14 +51,15 @@ PARAGRAPHS = [
     "transfer`). direction: |v| / |d|, the best direction on the other model's residual (`analyze "
     "scaling`). other_norm_share: R or 1 - R (`analyze norms`). steering_agreement, with --steer: "
     "the cosine between what the feature's direction does to its own model's prediction of how the "
-    "text goes on, and what the mapped one does to the other's. All get p-values; those named by "
-    "analyze.evidence decide.",
+    "text goes on, and what the mapped one does to the other's, in analyze.contexts texts where it "
+    "fires (4 passes over them per feature). All that has a null gets p-values; what "
+    "analyze.evidence names decides.",
     "Nulls. copy: the dictionary's recipe, trained here on one model beside a rotated copy of "
     "itself, blurred by what the best linear map between the real models fails to predict; where "
     "the dictionary has exclusive groups, every feature of the null's is one model's alone, though "
     "each has a counterpart. shared: this dictionary's shared features, read from either model; "
     "those that are steered with are the null of steering_agreement. "
-    "p = (1 + #{null <= x}) / (1 + n), among features that fire about as often; of several nulls "
+    "p = (1 + #{null <= x}) / (1 + n), beside features that fire about as often; of several nulls "
     "and several pieces of evidence the largest p counts (Berger 1982).",
     "Called are those with q <= FDR (Benjamini & Hochberg 1995) whose readout ratio is below "
     "analyze.counterpart, too. Measured against a known truth: benchmarks/RESULTS.md.",
@@ -169,12 +170,13 @@ def _say(opened: Opened, found: Verdict, files: list[Path], as_json: bool) -> No
         return
     out = Console()
     out.print(rows_table(said["models"], "called exclusive, by false-discovery rate"))
-    nulls = ", ".join(f"{name} ({lines} values)" for name, lines in said["nulls"].items())
+    counted = {name: lines for name, lines in said["nulls"].items() if lines}
+    nulls = ", ".join(f"{name} ({lines} values)" for name, lines in counted.items())
     out.print(f"{MEANING} Nulls: {nulls}; no p-value can be below {said['smallest_p']:.2g}.")
     shown = ["feature", "claimed_for", "fires", "readout_ratio", "p", "q"]
     if said["steering"]:
         shown.append("steering_agreement")
-        title = "agreement of what steering does, of exclusive features and of shared ones"
+        title = "agreement of what steering does: candidates that were steered, shared features"
         out.print(rows_table(said["steering"], title))
     called = found.table.filter(found.table["verdict"] == "exclusive").head(15).select(shown)
     if not called.is_empty():

@@ -62,9 +62,11 @@ def fresh_sums(subject: Subject, batch_rows: int) -> Sums:
 def evidence_table(subject: Subject, sums: Sums, config: AnalyzeConfig) -> pl.DataFrame:
     """One line per feature: group, claimed_for, R, fires, candidate, shared, and the evidence.
 
-    Of several pairs of hookpoints the largest value counts: what speaks most against exclusivity.
+    Of several pairs of hookpoints the largest value counts: what speaks most against exclusivity
+    (of steering that pair is taken where the feature's own decoder is longest).
     candidate: may be called exclusive: in a model's exclusive group, or R beyond `candidate_norm`.
-    shared: both models have it for sure: both see it, and R says neither (`norm_shared`).
+    shared: both models have it for sure: both see it, and R says neither (`norm_shared`); none of
+    them is a candidate.
     steering_agreement is left empty: see analyze.verdict.steering.
     """
     dictionary = subject.dictionary
@@ -75,14 +77,16 @@ def evidence_table(subject: Subject, sums: Sums, config: AnalyzeConfig) -> pl.Da
     alone = _alone(subject, (first, second))
     extreme = np.maximum(R, 1 - R)
     fires = sums.firing.fires.sum(axis=1)
+    candidate = (alone | (extreme > config.candidate_norm)) & (fires > 0)
+    middle = extreme < config.norm_shared
     base = pl.DataFrame(
         {
             "feature": np.arange(subject.features),
             "group": group,
             "relative_decoder_norm": R,
             "fires": fires,
-            "candidate": (alone | (extreme > config.candidate_norm)) & (fires > 0),
-            "shared": ~alone & (extreme < config.norm_shared) & (fires >= config.min_fires),
+            "candidate": candidate,
+            "shared": ~alone & ~candidate & middle & (fires >= config.min_fires),
         }
     ).with_columns(pl.col("relative_decoder_norm").fill_nan(None))
     R_first = pl.col("relative_decoder_norm")

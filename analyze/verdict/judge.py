@@ -15,16 +15,12 @@ import polars as pl
 
 from analyze.config import AnalyzeConfig
 from analyze.verdict.evidence import BESIDE, EVIDENCE, NORM_SHARE, STEERING
-from analyze.verdict.significance import (
-    conditional_p,
-    empirical_p,
-    false_discovery_q,
-    largest,
-)
+from analyze.verdict.significance import conditional_p, false_discovery_q, largest
 from pipeline.errors import ConfigError
 
 EXCLUSIVE, NOT_SHOWN, TOO_RARE = "exclusive", "not shown", "too rare"
 LEVELS = (0.01, 0.05, 0.1, 0.2)
+STEERED_NEIGHBOURS = 32
 WORDS = {
     "readout_ratio": "readout ratio",
     "direction": "best other direction",
@@ -77,7 +73,7 @@ def smallest_p(nulls: Mapping[str, pl.DataFrame], config: AnalyzeConfig) -> floa
         for null in _known(nulls, name)
         for part in null.partition_by("claimed_for")
     ]
-    return 1 / (1 + min(sizes))
+    return 1 / (1 + min((size for size in sizes if size), default=0))
 
 
 def called(judged: pl.DataFrame, level: float, config: AnalyzeConfig) -> pl.DataFrame:
@@ -108,23 +104,22 @@ def _p_of(found: pl.DataFrame, evidence: str, nulls: Mapping[str, pl.DataFrame])
     for model in found["claimed_for"].unique().drop_nulls():
         here = (found["claimed_for"] == model).to_numpy()
         own = found.filter(here)
-        sides = [
-            _p_against(own, null.filter(pl.col("claimed_for") == model), evidence)
-            for null in _known(nulls, evidence)
-        ]
+        of_model = {n: t.filter(pl.col("claimed_for") == model) for n, t in nulls.items()}
+        sides = [_p_against(own, null, evidence) for null in _known(of_model, evidence)]
         p[here] = np.max(sides, axis=0) if sides else np.nan
     return p
 
 
 def _p_against(own: pl.DataFrame, null: pl.DataFrame, evidence: str) -> np.ndarray:
-    """NaN where the evidence or the whole null is unknown."""
+    """Against a null in which the evidence of some features is known; NaN where unknown."""
     null = null.filter(pl.col(evidence).is_not_null())
     observed, values = _numbers(own, evidence), _numbers(null, evidence)
-    if not len(values):
-        return np.full(len(observed), np.nan)
-    if evidence == STEERING:  # it is no worse measured of what fires seldom, and may be negative
-        return empirical_p(observed, values)
-    return conditional_p(observed, own["fires"].to_numpy(), values, null["fires"].to_numpy())
+    fires, null_fires = own["fires"].to_numpy(), null["fires"].to_numpy()
+    if evidence == STEERING:  # a cosine, of which there are few
+        return conditional_p(
+            observed, fires, values, null_fires, logged=False, neighbours=STEERED_NEIGHBOURS
+        )
+    return conditional_p(observed, fires, values, null_fires)
 
 
 def _known(nulls: Mapping[str, pl.DataFrame], evidence: str) -> list[pl.DataFrame]:
@@ -151,6 +146,8 @@ def _reason(line: dict[str, object], config: AnalyzeConfig) -> str:
     if not _value(line["readout_ratio"]) < config.counterpart:
         return f"has a counterpart: readout ratio {_number(line['readout_ratio'])}"
     worst = max(evidence, key=lambda name: _value(line[f"p_{name}"]))
+    if line[f"p_{worst}"] is None:
+        return f"{WORDS[worst]}: unknown, or without a null for {line['claimed_for']}"
     return f"{said[worst]} is not beyond what the null shows"
 
 

@@ -13,7 +13,8 @@ def copy_null(tables: Sequence[pl.DataFrame], models: tuple[str, str]) -> pl.Dat
     """The null of dictionaries that were trained on a pair without differences.
 
     There every feature has a linear counterpart in the other model, so that all say how well one
-    can be read from it; of direction only its candidates tell, for the others are decoded there.
+    can be read from it; of direction and of norms only its candidates tell: the others are decoded
+    there, and it is by their norms that candidates are chosen.
     The copy is blurred and the base is not: what is read from the worse of the two counts.
     Of steering it tells nothing: there is no model of which the copies are activations.
     """
@@ -23,7 +24,7 @@ def copy_null(tables: Sequence[pl.DataFrame], models: tuple[str, str]) -> pl.Dat
         "readout_ratio": pl.when(ratio > 1).then(1 / ratio).otherwise(ratio),
         "direction": pl.when("candidate").then("direction"),
         "mapped_norm": pl.col("mapped_norm"),
-        NORM_SHARE: pl.col(NORM_SHARE),
+        NORM_SHARE: pl.when("candidate").then(NORM_SHARE),
     }
     lines = null_lines(found, told)
     return pl.concat([lines.with_columns(claimed_for=pl.lit(model)) for model in models])

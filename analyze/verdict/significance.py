@@ -31,28 +31,38 @@ def empirical_p(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
 
 
 def conditional_p(
-    observed: np.ndarray, fires: np.ndarray, null: np.ndarray, null_fires: np.ndarray
+    observed: np.ndarray,
+    fires: np.ndarray,
+    null: np.ndarray,
+    null_fires: np.ndarray,
+    *,
+    logged: bool = True,
+    neighbours: int = NEIGHBOURS,
 ) -> np.ndarray:
     """p-values (m,) against those of the null (n,) that fire about as often; NaN where unknown.
 
     What is seldom active is read less well from anything, so that evidence is compared on a scale
-    of its own: log evidence, less the median and over the spread (interquartile range) of the
-    NEIGHBOURS features of the null nearest in log fires. Approximate: it takes the null's shape,
-    beyond position and spread, for the same everywhere.
+    of its own: log evidence (unless `logged` is false: what may be negative), less the median and
+    over the spread (interquartile range) of the `neighbours` features of the null nearest in log
+    fires. Approximate: it takes the null's shape, beyond position and spread, for the same
+    everywhere.
     """
     place, null_place = np.log(np.maximum(fires, 1)), np.log(np.maximum(null_fires, 1))
-    middle, spread = _local(null_place, _log(null), np.concatenate([place, null_place]))
-    scaled = (np.concatenate([_log(observed), _log(null)]) - middle) / spread
+    if logged:
+        observed, null = _log(observed), _log(null)
+    places = np.concatenate([place, null_place])
+    middle, spread = _local(null_place, null, places, neighbours)
+    scaled = (np.concatenate([observed, null]) - middle) / spread
     return empirical_p(scaled[: len(observed)], scaled[len(observed) :])
 
 
 def _local(
-    null_place: np.ndarray, null: np.ndarray, places: np.ndarray
+    null_place: np.ndarray, null: np.ndarray, places: np.ndarray, neighbours: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Median and interquartile range of the null nearest to each place (places,)."""
     order = np.argsort(null_place, kind="stable")
     null_place, null = null_place[order], null[order]
-    count = min(NEIGHBOURS, len(null))
+    count = min(neighbours, len(null))
     first = np.searchsorted(null_place, places) - count // 2
     first = np.clip(first, 0, len(null) - count)
     near = null[first[:, None] + np.arange(count)]

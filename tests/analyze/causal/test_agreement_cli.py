@@ -48,7 +48,8 @@ def test_the_command_steers_when_asked_and_keeps_what_it_found(run, tmp_path, mo
     table = pl.read_parquet(tmp_path / "tables" / "exclusivity.parquet")
     known = table.filter(pl.col(STEERING).is_not_null())
     assert known.height >= 1
-    assert known["p_steering_agreement"].is_between(1 / 7, 1).all()
+    assert known["p_steering_agreement"].is_between(1 / 4, 1).all()
+    assert table["feature"].is_unique().all()
     assert (tmp_path / "tables" / "agreement.parquet").exists()
 
     def refuse(*_):
@@ -59,5 +60,6 @@ def test_the_command_steers_when_asked_and_keeps_what_it_found(run, tmp_path, mo
     said = run().stdout
     assert "agreement of what steering does" in said
     demanded = run("--set", "analyze.evidence=[readout_ratio, steering_agreement]", "--json")
-    counts = json.loads(demanded.stdout)["models"]
-    assert [one["candidates"] for one in counts] == [one["candidates"] for one in plain["models"]]
+    found = [one["at 20%"] for one in json.loads(demanded.stdout)["models"]]
+    before = [one["at 20%"] for one in plain["models"]]
+    assert all(now <= then for now, then in zip(found, before, strict=True))
