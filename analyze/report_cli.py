@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,6 +57,13 @@ def report(
     ] = None,
     config: ConfigOption = None,
     set_: SetOption = None,
+    fresh: Annotated[
+        bool,
+        typer.Option(
+            "--fresh",
+            help="Remove the tables, sums and nulls of earlier commands first (default: off).",
+        ),
+    ] = False,
     check: CheckOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -68,6 +76,8 @@ def report(
     folder = out or settings.run_dir
     with locked(folder / "analysis", "report"), orderly():
         opened = open_all(settings, section, store, dictionary, folder / "analysis")
+        if fresh:
+            shutil.rmtree(opened.out, ignore_errors=True)
         _report(opened, settings, baseline, dictionary is None, folder, as_json)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Annotated
 
 import typer
@@ -32,8 +33,14 @@ def sweep(
     config: ConfigOption = None,
     set_: SetOption = None,
     task: Annotated[
-        int, typer.Option("--task", min=0, help="Read this share of the store alone, from 0 on.")
-    ] = 0,
+        int | None,
+        typer.Option(
+            "--task",
+            min=0,
+            help="Read this share of the store alone, from 0 on (default: the index in a Slurm job "
+            "array, or 0).",
+        ),
+    ] = None,
     of: Annotated[int, typer.Option("--of", min=1, help="Shares that the store is cut into.")] = 1,
     as_json: JsonOption = False,
 ) -> None:
@@ -44,6 +51,7 @@ def sweep(
     next command adds them up. Killed, it goes on from what it saved a minute before.
     """
     settings, section = read_settings(config, set_)
+    task = int(os.environ.get("SLURM_ARRAY_TASK_ID", 0)) if task is None else task
     if not task < of:
         raise ConfigError(f"--task {task}: tasks of --of {of} are 0 to {of - 1}")
     from analyze.everything import everything

@@ -25,6 +25,7 @@ from pipeline.command import (
     run,
 )
 from pipeline.config import describe
+from pipeline.errors import ConfigError
 from pipeline.specs import CorpusSpec, ModelSpec
 from pipeline.time_limit import stops_in_time
 from store.config import StoreConfig
@@ -72,6 +73,14 @@ def run_(
     set_: SetOption = None,
     task: TaskOption = None,
     of: OfOption = None,
+    fresh: Annotated[
+        bool,
+        typer.Option(
+            "--fresh",
+            help="Remove the store that an earlier run has left and begin anew (default: off: go "
+            "on with it).",
+        ),
+    ] = False,
     dry_run: DryRun = False,
     check: Check = False,
     as_json: JsonOption = False,
@@ -91,6 +100,8 @@ def run_(
     if dry_run:
         print_plan(settings, share.of, as_json)
         return
+    if fresh:
+        _remove(settings, share)
     summary = _harvest(settings, share)
     if as_json:
         print(json.dumps(asdict(summary), indent=2))
@@ -102,6 +113,21 @@ app.command("plan", epilog=KEYS)(plan)
 app.command("status")(status)
 app.command("align")(align)
 app.command("modules")(modules_)
+
+
+def _remove(settings: Settings, task: Task) -> None:
+    """The store, and what its tasks have said of themselves. Raises ConfigError, StoreError."""
+    from harvest.progress import progress_path
+    from store.remove import remove_store
+
+    if task.of > 1:
+        raise ConfigError(
+            f"--fresh --of {task.of}: a task of several does not remove what the others have "
+            f"written; delete {settings.path} first, then run every task"
+        )
+    remove_store(settings.path)
+    for file in progress_path(settings.path, 0).parent.glob(f"{settings.path.name}-*.json"):
+        file.unlink(missing_ok=True)
 
 
 def _harvest(settings: Settings, task: Task) -> HarvestSummary:

@@ -13,7 +13,7 @@ from harvest.tasks import Task
 from harvest.text.template import chat_templates
 from harvest.text.tokens import TextTokenizer
 from pipeline.command import console
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StoreError
 from store.layout import default_chunk_rows, default_column_chunks
 from store.reader import Store
 from store.root import refuse_other_schema
@@ -88,20 +88,42 @@ def already_complete(settings: Settings, prints: dict[str, str], task: Task) -> 
     if not (settings.path / "zarr.json").exists():
         return False
     store = Store(settings.path)
-    wanted = replace(
-        store.schema,
-        chunk_rows=_chunk_rows(settings, store.schema.hookpoints),
-        codec=settings.store.codec,
-        fingerprints=prints,
-        config=settings.recorded(),
-        parts=task.of,
-        sources=tuple(settings.corpus.named_sources),
-    )
+    wanted = _wanted(store.schema, settings, prints, task.of)
     refuse_other_schema(settings.path, wanted)
     if store.complete:  # found out without writing: the folder may be read-only
         return True
     with PartWriter(settings.path, wanted, task.index) as writer:
         return writer.complete
+
+
+def begun_with_others(settings: Settings, store: Store) -> str | None:
+    """In what settings a store differs from these, in a line; None if in none.
+
+    The files of models and corpus are not read: that is what a harvest that goes on does.
+    """
+    schema = store.schema
+    try:
+        refuse_other_schema(
+            store.path, _wanted(schema, settings, schema.fingerprints, schema.parts)
+        )
+    except StoreError as error:
+        return str(error)
+    return None
+
+
+def _wanted(
+    schema: StoreSchema, settings: Settings, prints: dict[str, str], parts: int
+) -> StoreSchema:
+    """What these settings make of a store that was begun, as far as no model needs be loaded."""
+    return replace(
+        schema,
+        chunk_rows=_chunk_rows(settings, schema.hookpoints),
+        codec=settings.store.codec,
+        fingerprints=prints,
+        config=settings.recorded(),
+        parts=parts,
+        sources=tuple(settings.corpus.named_sources),
+    )
 
 
 def _chunk_rows(settings: Settings, hookpoints: tuple[Hookpoint, ...]) -> int:

@@ -35,7 +35,10 @@ class TaskStatus:
 
 @dataclass(frozen=True)
 class HarvestStatus:
-    """All tasks of a store, and their sums; None where a task has not said enough."""
+    """All tasks of a store, and their sums; None where a task has not said enough.
+
+    reason: in what the store differs from what the configuration asks for, if that is known.
+    """
 
     store: str
     complete: bool
@@ -44,6 +47,7 @@ class HarvestStatus:
     rows_per_second: float | None
     seconds_left: float | None
     tasks: list[TaskStatus]
+    reason: str | None = None
 
 
 def status(path: Path) -> HarvestStatus:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.command import ConfigOption, JsonOption, SetOption, next_command, read_config
+from pipeline.config import Config
 from pipeline.wording import duration
 
 if TYPE_CHECKING:
@@ -36,12 +37,29 @@ def status(
     """
     from harvest.status import status as read_status
 
-    found = read_status(store or read_config(config, set_).store_path)
+    if store is None:
+        settings = read_config(config, set_)
+        found = replace(read_status(settings.store_path), reason=_reason(settings))
+    else:
+        found = read_status(store)
     if as_json:
         print(json.dumps(asdict(found), indent=2))
     else:
         more = "" if store is None else ", with the configuration that this store was begun with"
         _print(found, config, set_, more)
+        if found.reason:
+            print(f"outdated: {found.reason}")
+
+
+def _reason(settings: Config) -> str | None:
+    """In what the store differs from what the configuration asks for."""
+    from harvest.settings import Settings
+    from harvest.setup import begun_with_others
+    from store.reader import Store
+
+    if not (settings.raw.get("models") and settings.raw.get("corpus")):
+        return None
+    return begun_with_others(Settings.read(settings), Store(settings.store_path))
 
 
 def _print(

@@ -1,8 +1,7 @@
-"""`pipeline run [FILE]`."""
+"""`pipeline run`, `pipeline submit` and `pipeline status`."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,9 +9,13 @@ from rich.markup import escape
 
 from pipeline.command import CheckOption, ConfigOption, SetOption, console, make_app, read_config
 from pipeline.command import run as run_app
-from pipeline.config import DEFAULT_FILE
-from pipeline.errors import ConfigError
-from pipeline.run import STAGES, check_all, run_all
+from pipeline.config import describe
+from pipeline.files import FileArgument, chosen_file
+from pipeline.run import check_all, run_all
+from pipeline.slurm.config import SlurmConfig
+from pipeline.slurm.submit_cli import submit
+from pipeline.stages import chosen_stages
+from pipeline.status_cli import status
 
 app = make_app("Diff two language models: harvest, train and analyze, from one file.")
 
@@ -24,37 +27,40 @@ def _commands() -> None:
 
 @app.command()
 def run(
-    file: Annotated[
-        Path | None, typer.Argument(help=f"Configuration file (default: {DEFAULT_FILE}).")
-    ] = None,
+    file: FileArgument = None,
     config: ConfigOption = None,
     set_: SetOption = None,
     start: Annotated[
-        str,
+        str | None,
         typer.Option(
-            "--from",
-            help="First stage to run: harvest, train or analyze (default: harvest).",
-            show_default=False,
+            "--from", help="First stage to run: harvest, train or analyze (default: harvest)."
         ),
-    ] = "harvest",
+    ] = None,
+    force: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--force",
+            help="Do this stage anew, and remove what it has made before; may be repeated.",
+        ),
+    ] = None,
     check: CheckOption = False,
 ) -> None:
-    """Runs every stage in order; what is already done is not done again."""
-    if file is not None and config is not None and file != config:
-        raise ConfigError(f"--config {config}: given beside FILE {file}; name one")
-    chosen = file or config or DEFAULT_FILE
+    """Runs every stage in order; what is complete and still what the file asks for is skipped."""
+    chosen = chosen_file(file, config)
     settings = read_config(chosen, set_)
-    names = [stage.name for stage in STAGES]
-    if start not in names:
-        raise ConfigError(f"--from {start}: no such stage; one of {', '.join(names)}")
-    stages = STAGES[names.index(start) :]
+    stages = chosen_stages(start=start)
+    forced = {stage.name for stage in chosen_stages(force)} if force else set()
     check_all(stages, chosen, set_ or [])
     if check:
         console.print(f"{escape(str(chosen))}: every section is valid")
         return
-    seconds = run_all(stages, chosen, set_ or [])
+    seconds = run_all(settings, stages, chosen, set_ or [], forced)
     times = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
-    print(f"{settings.run_dir}: done ({times})")
+    print(f"{settings.run_dir}: done ({times or 'everything was complete'})")
+
+
+app.command(epilog=describe(SlurmConfig, "slurm"))(submit)
+app.command()(status)
 
 
 def main() -> None:

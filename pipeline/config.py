@@ -21,7 +21,7 @@ from pipeline.errors import ConfigError
 from pipeline.specs import CorpusSpec, Identifier, ModelSpec, Section
 
 DEFAULT_FILE = Path("pipeline.yaml")
-SECTIONS = ("store", "harvest", "train", "analyze")
+SECTIONS = ("store", "harvest", "train", "analyze", "slurm")
 SHARED = ("run_dir", "models", "corpus")
 
 SectionT = TypeVar("SectionT", bound=Section)

@@ -1,42 +1,22 @@
 """Runs the stages in order, each as its own process: they meet only on disk.
 
-Every stage checks its section before the first one starts, and every stage continues where an
-earlier run of it was stopped, so running the pipeline again after a crash is always right.
+Every stage checks its section before the first one starts; one that is complete and was made from
+this configuration and what is there now is skipped; every other continues where an earlier run of
+it was stopped. So running the pipeline again after a crash is always right.
 """
 
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from pipeline.command import console
-from pipeline.errors import CrossdiffError
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A stage and the words that its program is started with."""
-
-    name: str
-    words: tuple[str, ...]
-
-
-STAGES = (
-    Stage("harvest", ("harvest", "run")),
-    Stage("train", ("train", "run")),
-    Stage("analyze", ("analyze", "report")),
-)
-
+from pipeline.config import Config
+from pipeline.stages import Stage, StageFailed, command, stage_states
 
 INTERRUPTED = 130
-
-
-class StageFailed(CrossdiffError):
-    """A stage ended with an error, which it has already explained."""
 
 
 def check_all(stages: Sequence[Stage], file: Path, overrides: Sequence[str]) -> None:
@@ -45,22 +25,37 @@ def check_all(stages: Sequence[Stage], file: Path, overrides: Sequence[str]) -> 
         _run(stage, file, overrides, ["--check"])
 
 
-def run_all(stages: Sequence[Stage], file: Path, overrides: Sequence[str]) -> dict[str, float]:
-    """Runs the stages in order; returns seconds per stage. Raises StageFailed."""
-    seconds = {}
+def run_all(
+    settings: Config,
+    stages: Sequence[Stage],
+    file: Path,
+    overrides: Sequence[str],
+    force: Collection[str] = (),
+) -> dict[str, float]:
+    """Runs the stages in order; returns seconds per stage that was run. Raises StageFailed.
+
+    force: stages that are done anew, what they have made is removed first.
+    """
+    seconds: dict[str, float] = {}
     for number, stage in enumerate(stages, start=1):
         console.print(f"[bold]{number}/{len(stages)} {stage.name}[/]")
+        fresh = stage.name in force
+        # The harvest finds out by itself: it compares the models' and the corpus' files as well.
+        if not fresh and stage.name != "harvest" and _complete(settings, stage, file, overrides):
+            console.print(f"{stage.name}: complete (again: --force {stage.name})")
+            continue
         begin = time.monotonic()
-        _run(stage, file, overrides, [])
+        _run(stage, file, overrides, ["--fresh"] if fresh else [])
         seconds[stage.name] = time.monotonic() - begin
     return seconds
 
 
+def _complete(settings: Config, stage: Stage, file: Path, overrides: Sequence[str]) -> bool:
+    return stage_states(settings, [stage], file, overrides)[stage.name].state == "complete"
+
+
 def _run(stage: Stage, file: Path, overrides: Sequence[str], flags: Sequence[str]) -> None:
-    settings = [word for text in overrides for word in ("--set", text)]
-    # -P: a folder of the current directory that is called like a stage must not shadow it.
-    command = [sys.executable, "-P", "-m", *stage.words, "--config", str(file), *settings, *flags]
-    code = _wait(subprocess.Popen(command))
+    code = _wait(subprocess.Popen([*command(stage.words, file, overrides), *flags]))
     if code == INTERRUPTED:
         raise KeyboardInterrupt
     if code:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from rich.markup import escape
 
 from pipeline.command import console
 from pipeline.errors import StoreError
+from pipeline.wording import number_ranges
 from store.reader import Store
 
 
@@ -39,14 +38,3 @@ def unfinished(store: Store) -> list[int]:
     """Tasks whose parts are not there or not complete."""
     begun = [int(part.folder.name) for part in store.parts if not part.state.complete]
     return sorted([*begun, *store.missing_parts])
-
-
-def number_ranges(numbers: Sequence[int]) -> str:
-    """Ascending numbers as Slurm writes them: 0-3,7."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)

@@ -106,7 +106,7 @@ def test_an_unknown_key_in_a_list_is_refused_with_its_place(load):
 def test_an_unknown_section_is_refused_when_the_file_is_read(load, tmp_path):
     assert message(lambda: load("trian: {k: 3}")) == (
         f"{tmp_path}/my.yaml: trian: unknown key (given {{'k': 3}}); did you mean train?; "
-        "allowed: run_dir, models, corpus, store, harvest, train, analyze"
+        "allowed: run_dir, models, corpus, store, harvest, train, analyze, slurm"
     )
 
 

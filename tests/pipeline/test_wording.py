@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from store.completeness import number_ranges
+from pipeline.wording import number_ranges
 
 
 @given(st.sets(st.integers(0, 60)).map(sorted))

@@ -1,0 +1,119 @@
+"""Where every stage and task of a run stands: from its files, and from Slurm's queue."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.slurm.queue import LIVE, Queued
+from pipeline.slurm.submit import Submitted
+from pipeline.stages import STAGES, StageState, Unit
+from pipeline.wording import number_ranges
+
+TAIL_BYTES = 1 << 14
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A unit of a stage. state: of the files; job, queue: what Slurm says, if it says something.
+
+    last: the last line of the job's log.
+    """
+
+    stage: str
+    unit: Unit
+    job: str | None = None
+    queue: str | None = None
+    last: str | None = None
+
+
+def lines_of(
+    states: Mapping[str, StageState],
+    submitted: Sequence[Submitted],
+    queued: Sequence[Queued] | None,
+) -> list[Line]:
+    """A line per unit, in the order of the stages; stages without one have a line of their own."""
+    found = []
+    for stage in STAGES:
+        if stage.name not in states:
+            continue
+        state = states[stage.name]
+        for unit in state.units or [Unit("", state.state, reason=state.reason)]:
+            found.append(_line(stage.name, unit, submitted, queued))
+    return found
+
+
+def _line(
+    stage: str, unit: Unit, submitted: Sequence[Submitted], queued: Sequence[Queued] | None
+) -> Line:
+    job = _job_of(stage, unit, submitted)
+    if job is None:
+        return Line(stage, unit)
+    task = unit.number if job.tasks else None
+    here = [
+        one for one in queued or [] if one.job == job.job and (task is None or one.task == task)
+    ]
+    said = _queue_state(here[0]) if here else None
+    number = str(job.job) if task is None else f"{job.job}_{task}"
+    return Line(stage, unit, number, said, last_line(Path(job.log.replace("%a", str(task)))))
+
+
+def _job_of(stage: str, unit: Unit, submitted: Sequence[Submitted]) -> Submitted | None:
+    """The last job that was submitted for it; of the analysis, its report's."""
+    for job in reversed(submitted):
+        if job.stage == stage and job.name != "sweep" and unit.number in (job.tasks or [0]):
+            return job
+        if job.stage == stage and stage == "train":
+            return job
+    return None
+
+
+def _queue_state(queued: Queued) -> str:
+    why = queued.reason if queued.reason not in ("None", "") else ""
+    if queued.state == "PENDING" and why:
+        return f"pending ({why})"
+    return queued.state.lower()
+
+
+def last_line(log: Path) -> str | None:
+    """The last line of a log that says something, as a terminal would show it."""
+    try:
+        with open(log, "rb") as file:
+            file.seek(max(0, log.stat().st_size - TAIL_BYTES))
+            text = file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return None
+    lines = [
+        ESCAPES.sub("", line.rstrip("\r").rsplit("\r", 1)[-1]).strip() for line in text.split("\n")
+    ]
+    said = [line for line in lines if line]
+    return said[-1] if said else None
+
+
+def what_next(
+    states: Mapping[str, StageState], lines: Sequence[Line], file: str, submitted: bool
+) -> str:
+    """The command to run next; nothing but to wait is a line that says so."""
+    waiting = any(line.queue is not None and _alive(line.queue) for line in lines)
+    running = any(state.state == "running" for state in states.values())
+    if waiting or (running and not submitted):
+        return f"wait; then `pipeline status{file}` again"
+    for stage in STAGES:
+        state = states.get(stage.name)
+        if state is None or state.state == "complete":
+            continue
+        if not submitted:
+            return f"pipeline run{file} --from {stage.name}"
+        missing = [unit.number for unit in state.units if unit.state != "complete"]
+        which = ""
+        if stage.name == "harvest" and 0 < len(missing) < len(state.units):
+            which = f" (tasks {number_ranges(missing)} alone)"
+        return f"pipeline submit{file} --from {stage.name}{which}"
+    return "nothing: all stages are complete"
+
+
+def _alive(queue: str) -> bool:
+    return queue.split(" ")[0].upper() in LIVE
