@@ -11,6 +11,21 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-dev lint chromium
 	$(BIN)/python -m pytest
 
+# The jobs of `pipeline submit` on a real Slurm, several nodes of this machine: three to five minutes.
+.PHONY: slurm test-slurm
+test-slurm: $(VENV)/.installed-dev slurm
+	$(BIN)/python -m pytest -m slurm tests/slurm
+
+slurm:
+	@if ! command -v sbatch munged slurmctld >/dev/null || ! PATH=$$PATH:/usr/sbin command -v slurmd >/dev/null; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing Slurm for its tests"; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq slurm-wlm munge >/dev/null; \
+	  else \
+	    echo "no Slurm found, its tests will be skipped: install slurmctld, slurmd, sbatch and munged"; \
+	  fi; \
+	fi
+
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -34,6 +34,7 @@ from train.hub_cli import push
 from train.interrupt import sigterm_raises
 from train.one_voice import one_voice
 from train.recipes.presets import planned
+from train.slurm import adopt_slurm_step
 from train.status_cli import status
 
 if TYPE_CHECKING:  # importing torch would make --help slow
@@ -104,6 +105,7 @@ def run(
         expected = expected or _plan(store_path, section, folder)
         summary.print_plan(expected, section, as_json)
         return
+    adopt_slurm_step()
     with one_voice(), sigterm_raises(), stops_in_time():
         if live:
             _refuse_several_processes()

@@ -21,10 +21,10 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from pipeline.errors import ConfigError
+from train.slurm import TORCHRUN
 
 BUCKET_BYTES = 32 * 2**20  # gradients that are sent together
 PATIENCE = timedelta(hours=2)  # others wait while rank 0 validates and writes
-TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from pipeline.time_limit import VARIABLE
 RENDEZVOUS = """\
 # The processes of all nodes find each other at the first one, by a port that follows from the job.
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+head=$(scontrol show node --oneliner "$head" | grep -o 'NodeAddr=[^ ]*' | cut -d = -f 2)
 port=$((20000 + SLURM_JOB_ID % 20000))
 """
 RUN = """\

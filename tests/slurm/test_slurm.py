@@ -15,9 +15,12 @@ import yaml
 
 from .cluster import Cluster, lacking
 
-pytestmark = pytest.mark.skipif(
-    bool(lacking()), reason="Slurm is not installed; make test-slurm installs it"
-)
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.skipif(
+        bool(lacking()), reason="Slurm is not installed; make test-slurm installs it"
+    ),
+]
 
 TASKS = 4
 PATIENCE = 180
@@ -246,3 +249,68 @@ def same_files(one: Path, other: Path):
     for name in names[0]:
         if (one / name).is_file():
             assert (one / name).read_bytes() == (other / name).read_bytes(), name
+
+
+def test_near_its_time_limit_a_job_saves_its_work_and_goes_back(
+    slurm, model_pair, corpus, tmp_path
+):
+    raw = configuration(model_pair, corpus, tmp_path / "run")
+    raw["harvest"]["batch_tokens"] = 64  # slow
+    raw["slurm"]["harvest"] = {"tasks": 1}
+    (tmp_path / "pipeline.yaml").write_text(yaml.safe_dump(raw))
+    pipeline(slurm, tmp_path, "submit", "--dry-run", "--stages", "harvest")
+    script = tmp_path / "run" / "slurm" / "harvest.sbatch"
+    text = script.read_text()
+    assert "#SBATCH --time=60\n" in text
+    script.write_text(text.replace("#SBATCH --time=60\n", "#SBATCH --time=1\n"))  # by hand
+    job = slurm.run("sbatch", "--parsable", str(script)).strip()
+    (log_file,) = wait_for(
+        lambda: list((tmp_path / "run" / "slurm" / "logs").glob("harvest-*.log")), "it has begun"
+    )
+    wait_for(lambda: "back into the queue" in log_file.read_text(), "it has stopped")
+    assert f"the time limit of job {job} is near; stopping" in log_file.read_text()
+    assert "stopped by SIGTERM; run the same command again" in log_file.read_text()
+    wait_for(lambda: state(slurm, f"{job}_0") == "PENDING", "it is in the queue again")
+    slurm.run("scancel", job)
+    said = json.loads((tmp_path / "run" / "harvest" / "store.zarr-00000.json").read_text())
+    assert said["stopped"]
+    assert said["cursor"] > 0
+
+
+def test_several_nodes_train_together_by_torchrun_and_by_srun_alone(slurm, local, tmp_path):
+    """Two nodes of this machine, a process on each: the same weights as two on one."""
+    raw = yaml.safe_load((local.parent / "pipeline.yaml").read_text())
+    raw["slurm"]["train"] = {"nodes": 2, "processes": 1}
+    raw["run_dir"] = str(tmp_path / "run")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "store.zarr").symlink_to(local / "store.zarr")
+    (tmp_path / "pipeline.yaml").write_text(yaml.safe_dump(raw))
+    (job,) = json.loads(pipeline(slurm, tmp_path, "submit", "--json", "--stages", "train"))[
+        "submitted"
+    ]
+    wait_for(lambda: ended(slurm, job["job"]), "the training has ended")
+    said = Path(job["log"]).read_text()
+    assert state(slurm, str(job["job"])) == "COMPLETED", said
+    wanted = (local / "dictionary" / "model.safetensors").read_bytes()
+    assert (tmp_path / "run" / "dictionary" / "model.safetensors").read_bytes() == wanted
+
+    train = [
+        sys.executable,
+        "-P",
+        "-m",
+        "train",
+        "run",
+        "--config",
+        str(tmp_path / "pipeline.yaml"),
+    ]
+    bare = ["srun", "--ntasks", "2", "--nodes", "2", *train, "--out", str(tmp_path / "bare")]
+    done = subprocess.run(
+        bare,
+        env={**slurm.environment, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "bare" / "model.safetensors").read_bytes() == wanted
+    assert done.stdout.count("held-out FVE") == 1
