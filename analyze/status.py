@@ -48,7 +48,7 @@ def status(opened: Opened, baselines: Sequence[str], page: Path) -> ReportStatus
 
 
 def _made_from(opened: Opened, baselines: Sequence[str]) -> dict[str, Any]:
-    others = [[name, _hash_of(Path(name))] for name in baselines]
+    others = [[Path(name).name, _hash_of(Path(name))] for name in baselines]
     return {
         "fingerprint": opened.subject.fingerprint,
         "baselines": others,

@@ -59,7 +59,11 @@ def run(
     print(f"{settings.run_dir}: done ({times or 'everything was complete'})")
 
 
-app.command(epilog=describe(SlurmConfig, "slurm"))(submit)
+SLURM_KEYS = (
+    "partition to extra may stand in slurm.harvest, slurm.train and slurm.analyze as well, for that "
+    "stage alone."
+)
+app.command(epilog=f"{describe(SlurmConfig, 'slurm')}\n\n{SLURM_KEYS}")(submit)
 app.command()(status)
 
 

@@ -121,17 +121,22 @@ def allowed_keys(kind: Any, location: tuple[int | str, ...] = ()) -> list[str]:
 
 
 def describe(kind: type[Section], name: str) -> str:
-    """The keys of a section with defaults and meanings, as rich markup, for `--help`."""
+    """The keys of a section with defaults and meanings, as rich markup, for `--help`.
+
+    Keys that a section within it has as well are described once.
+    """
     heading = f"Keys of section `{name}` (set with --set {name}.KEY=VALUE):"
-    return escape("\n\n".join([heading, *_describe_keys(kind, "")]))
+    return escape("\n\n".join([heading, *_describe_keys(kind, "", frozenset())]))
 
 
-def _describe_keys(kind: type[Section], prefix: str) -> list[str]:
+def _describe_keys(kind: type[Section], prefix: str, known: frozenset[str]) -> list[str]:
     lines = []
     for key, info in kind.model_fields.items():
+        if key in known:
+            continue
         default = info.get_default(call_default_factory=True, validated_data={})
         if isinstance(default, Section):
-            lines += _describe_keys(type(default), f"{prefix}{key}.")
+            lines += _describe_keys(type(default), f"{prefix}{key}.", frozenset(kind.model_fields))
             continue
         shown = "required" if info.is_required() else f"default {_yaml_word(default)}"
         if get_origin(info.annotation) is Literal:

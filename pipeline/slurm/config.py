@@ -107,7 +107,10 @@ class AnalyzeJobs(Resources):
 
 
 class SlurmConfig(Resources):
-    """How `pipeline submit` puts the stages into a cluster's queue."""
+    """How `pipeline submit` puts the stages into a cluster's queue.
+
+    The keys of Resources are common to all stages; each may have its own.
+    """
 
     prologue: str = Field(
         "", description="shell lines that every job runs first: modules, environments, variables"
@@ -121,6 +124,7 @@ class SlurmConfig(Resources):
         description="a stage saves its work and ends this long before its time limit; give more "
         "where checkpoints are large",
     )
+    # The keys above may stand in each of these as well, for one stage.
     harvest: HarvestJobs = HarvestJobs()
     train: TrainJob = TrainJob()
     analyze: AnalyzeJobs = AnalyzeJobs()

@@ -1,6 +1,7 @@
 """The whole path, as a user runs it, on the tiny pair of tests/conftest.py."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -98,6 +99,9 @@ def test_running_again_does_no_finished_work_again(tiny_run):
     lines = (run / "dictionary/metrics.jsonl").read_bytes()
     done = _pipeline(folder)
     assert done.returncode == 0, done.stderr
+    assert "train: complete (again: --force train)" in done.stderr
+    assert "analyze: complete" in done.stderr
+    assert "was already complete" in done.stdout
     assert before == (chunk.stat().st_mtime_ns, (run / "dictionary/model.safetensors").read_bytes())
     assert lines == (run / "dictionary/metrics.jsonl").read_bytes()
 
@@ -124,6 +128,7 @@ def test_stages_can_be_entered_late(tiny_run):
     done = _pipeline(folder, "--from", "analyze")
     assert done.returncode == 0, done.stderr
     assert "1/1 analyze" in done.stderr
+    assert "everything was complete" in done.stdout
     assert _pipeline(folder, "--from", "cook").returncode == 1
 
 
@@ -135,3 +140,55 @@ def test_mistakes_across_sections_are_found_before_the_first_stage(tiny_run):
     models = _pipeline(folder, *fresh, "--set", "models.b=null", "--check")
     assert models.returncode == 1
     assert not (folder / "runs" / "never").exists()
+
+
+def _status(folder, *words):
+    command = [sys.executable, "-P", "-m", "pipeline", "status", "--json", *words]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=True)
+    return json.loads(done.stdout)
+
+
+def test_status_tells_of_every_unit_and_of_what_is_outdated(tiny_run):
+    folder, _ = tiny_run
+    found = _status(folder)
+    assert found["stages"] == dict.fromkeys(("harvest", "train", "analyze"), "complete")
+    names = [(line["stage"], line["unit"]["name"]) for line in found["units"]]
+    assert names == [
+        ("harvest", "task 0 of 1"),
+        ("train", "dfc"),
+        ("train", "batch_topk_crosscoder"),
+        ("analyze", "report"),
+    ]
+    assert found["next"] == "nothing: all stages are complete"
+    for text, stage, reason in (
+        ("harvest.max_tokens=32", "harvest", "max_tokens"),
+        ("train.k=5", "train", "train.k was 6, now 5"),
+        ("analyze.contexts=1", "analyze", "analyze.contexts was 2, now 1"),
+    ):
+        found = _status(folder, "--set", text)
+        assert found["stages"][stage] == "outdated"
+        said = [line["unit"]["reason"] for line in found["units"] if line["unit"]["reason"]]
+        assert all(reason in one for one in said)
+        assert said or stage == "harvest"
+        assert found["next"] == f"pipeline run --from {stage}"
+    found = _status(folder, "--set", "run_dir=runs/other")
+    assert set(found["stages"].values()) == {"not begun"}
+
+
+def test_a_stage_can_be_forced_to_do_its_work_anew(tiny_run, tmp_path):
+    folder, _ = tiny_run
+    run = tmp_path / "run"
+    shutil.copytree(folder / "runs" / "tiny", run)
+    there = ("--set", f"run_dir={run}")
+    weights = (run / "dictionary/model.safetensors").read_bytes()
+    stamp = (run / "dictionary/model.safetensors").stat().st_mtime_ns
+    done = _pipeline(folder, *there, "--from", "train", "--force", "train")
+    assert done.returncode == 0, done.stderr
+    assert "analyze: complete" in done.stderr  # the same dictionary came out of it
+    assert (run / "dictionary/model.safetensors").stat().st_mtime_ns > stamp
+    assert (run / "dictionary/model.safetensors").read_bytes() == weights
+    (run / "analysis" / "stray.txt").write_text("of an earlier one")
+    done = _pipeline(folder, *there, "--from", "analyze", "--force", "analyze")
+    assert done.returncode == 0, done.stderr
+    assert not (run / "analysis" / "stray.txt").exists()
+    assert (run / "report.html").exists()
