@@ -60,8 +60,8 @@ def run(
 
 
 SLURM_KEYS = (
-    "partition to extra may stand in slurm.harvest, slurm.train and slurm.analyze as well, for that "
-    "stage alone."
+    "partition to extra may stand in slurm.harvest, slurm.train and slurm.analyze as well, for "
+    "that stage alone."
 )
 app.command(epilog=f"{describe(SlurmConfig, 'slurm')}\n\n{SLURM_KEYS}")(submit)
 app.command()(status)
