@@ -12,6 +12,13 @@ from rich.console import Console
 from rich.table import Table
 
 from harvest.wording import left_out, paired
+from pipeline.assumptions import (
+    AssumeRate,
+    AssumeRows,
+    AssumeWidth,
+    Assumptions,
+    read_assumptions,
+)
 from pipeline.command import ConfigOption, JsonOption, SetOption, read_config
 from pipeline.wording import duration, size
 
@@ -34,18 +41,46 @@ def plan(
     config: ConfigOption = None,
     set_: SetOption = None,
     of: OfOption = None,
+    at_once: Annotated[
+        int | None, typer.Option("--at-once", min=1, help="Tasks that run at the same time.")
+    ] = None,
+    assume_rows: AssumeRows = None,
+    assume_width: AssumeWidth = None,
+    assume_rate: AssumeRate = None,
     as_json: JsonOption = False,
 ) -> None:
     """Says what a harvest would write and take, from a sample and a short measured pass.
 
-    Exits with code 1 if the disk cannot hold it.
+    Exits with code 1 if the disk cannot hold it. With --assume-rows, --assume-width and
+    --assume-rate (of a task) it computes the same from these alone, before there is a machine.
     """
+    assumptions = read_assumptions(assume_rows, assume_width, assume_rate)
+    if assumptions is not None:
+        _print_assumed(assumptions, of or 1, at_once, as_json)
+        return
     from harvest.settings import Settings
     from harvest.tasks import Task
 
     settings = Settings.read(read_config(config, set_))
     settings.check_files()
     print_plan(settings, Task.read(0 if of else None, of).of, as_json)
+
+
+def _print_assumed(given: Assumptions, of: int, at_once: int | None, as_json: bool) -> None:
+    from harvest.assumed import assumed
+
+    found = assumed(given.rows, given.widths, given.rate, of, at_once)
+    if as_json:
+        print(json.dumps(asdict(found), indent=2))
+        return
+    widths = ", ".join(f"{name} {width:,}" for name, width in found.widths.items())
+    print(f"assumed: {found.rows:,} rows, widths {widths}, {given.rate:,.0f} rows/s per task")
+    sizes = ", ".join(f"{codec} {size(count)}" for codec, count in found.bytes.items())
+    print(f"store, by store.codec: {sizes}")
+    print(
+        f"{found.tasks} tasks of {duration(found.task_seconds)}, {found.at_once} at once: "
+        f"{duration(found.seconds)}; they write {size(found.bytes_per_second)} per second"
+    )
 
 
 def print_plan(settings: Settings, parts: int, as_json: bool) -> None:

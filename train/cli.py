@@ -33,13 +33,13 @@ from train.formats.cli import export, import_
 from train.hub_cli import push
 from train.interrupt import sigterm_raises
 from train.one_voice import one_voice
+from train.plan_cli import measured, plan
 from train.recipes.presets import planned
 from train.slurm import adopt_slurm_step
 from train.status_cli import status
 
 if TYPE_CHECKING:  # importing torch would make --help slow
     from train.loop import TrainedDictionary
-    from train.plan import TrainPlan
     from train.ranks import Ranks
     from train.source import RowSource, StoreRows
 
@@ -102,7 +102,7 @@ def run(
     folder = out or settings.dictionary_path
     if dry_run:
         expected = live_cli.plan(settings, section, folder) if live else None
-        expected = expected or _plan(store_path, section, folder)
+        expected = expected or measured(store_path, section, folder)
         summary.print_plan(expected, section, as_json)
         return
     adopt_slurm_step()
@@ -128,6 +128,7 @@ def run(
     print("next:", next_command("analyze report", config, set_, **places if elsewhere else {}))
 
 
+app.command("plan")(plan)
 app.command("status")(status)
 app.command("import")(import_)
 app.command("export")(export)
@@ -137,10 +138,10 @@ app.command("push")(push)
 def _check_models(settings: Config, section: TrainConfig) -> None:
     """Raises ConfigError for dictionaries that the configuration's models, if any, do not allow."""
     models = tuple(settings.models) if settings.raw.get("models") else ()
-    for plan in planned(section):
-        if models and plan.partition == "dedicated":
-            check_exclusive(models, plan.config.exclusive)
-        if models and plan.config.residual and plan.config.hookpoints is None:
+    for one in planned(section):
+        if models and one.partition == "dedicated":
+            check_exclusive(models, one.config.exclusive)
+        if models and one.config.residual and one.config.hookpoints is None:
             refuse_unpaired(models)
 
 
@@ -226,14 +227,6 @@ def _train(
             return train_on(source, section, folder, show, fresh, ranks)
         finally:
             patience.cancel()
-
-
-def _plan(store_path: Path, section: TrainConfig, folder: Path) -> TrainPlan:
-    from store.reader import Store
-    from train.plan import plan
-    from train.source import StoreRows
-
-    return plan(StoreRows(Store(store_path), section), section, folder)
 
 
 def main() -> None:

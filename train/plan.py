@@ -78,7 +78,7 @@ def plan(source: RowSource, config: TrainConfig, folder: Path) -> TrainPlan:
         source.rows_per_epoch,
         config.steps * config.batch_rows,
         parameters,
-        4 * parameters * (1 + ADAM_COPIES * _checkpoints_kept(config)),
+        4 * parameters * (1 + ADAM_COPIES * checkpoints_kept(config)),
         source.memory_bytes,
         seconds * config.steps,
         dictionaries=dictionaries,
@@ -99,7 +99,7 @@ def _sized(one: Planned, trainee: Trainee, folder: Path) -> PlannedDictionary:
     )
 
 
-def _checkpoints_kept(config: TrainConfig) -> int:
+def checkpoints_kept(config: TrainConfig) -> int:
     """The newest ones, and the best if it may be none of them."""
     validates = config.validation_fraction > 0 and config.validate_every < config.steps
     return config.keep_checkpoints + (config.keep_best and validates)
