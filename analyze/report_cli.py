@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,7 +60,8 @@ def report(
         bool,
         typer.Option(
             "--fresh",
-            help="Remove the tables, sums and nulls of earlier commands first (default: off).",
+            help="Make everything anew: remove the sums, nulls and tables of earlier commands "
+            "first; not the explanations of `analyze explain` (default: off).",
         ),
     ] = False,
     check: CheckOption = False,
@@ -71,13 +71,14 @@ def report(
     settings, section = read_settings(config, set_)
     if check:
         return
+    from analyze.status import discard
     from train.lock import locked
 
     folder = out or settings.run_dir
     with locked(folder / "analysis", "report"), orderly():
         opened = open_all(settings, section, store, dictionary, folder / "analysis")
         if fresh:
-            shutil.rmtree(opened.out, ignore_errors=True)
+            discard(opened)
         _report(opened, settings, baseline, dictionary is None, folder, as_json)
 
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from analyze.command import Opened
+from analyze.command import SWEEP, Opened
 from analyze.config import AnalyzeConfig
 from pipeline.errors import StoreError
 from store.files import read_json, write_json
 from train.lock import is_locked
 
 State = Literal["complete", "running", "stopped", "not begun", "outdated"]
-MARKER = "report.json"
+MARKER, NULL, EXPLANATIONS = "report.json", "null", "explanations"
 # Settings that change no figure: free to change without making the report outdated.
 FREE_SETTINGS = {"batch_rows", "device", "incomplete_store"}
 
@@ -33,6 +34,17 @@ class ReportStatus:
 def note_report(opened: Opened, baselines: Sequence[str]) -> None:
     """Keeps beside the tables what the report was made from, once it is written."""
     write_json(opened.out / MARKER, _made_from(opened, baselines))
+
+
+def discard(opened: Opened) -> None:
+    """Removes what the report is made of: sums, nulls, tables of this dictionary; nothing else."""
+    (opened.out / MARKER).unlink(missing_ok=True)
+    for name in (SWEEP, NULL):
+        if (opened.out / name).is_dir():
+            shutil.rmtree(opened.out / name)
+    for name in opened.tables.names:
+        if name != EXPLANATIONS:  # a language model has been paid for them
+            opened.tables.remove(name)
 
 
 def status(opened: Opened, baselines: Sequence[str], page: Path) -> ReportStatus:

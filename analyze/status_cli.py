@@ -30,7 +30,8 @@ def status(
     from analyze.status import status as read_status
 
     folder = out or settings.run_dir
-    opened = open_all(settings, section, store, dictionary, folder / "analysis")
+    anywhere = section.model_copy(update={"device": "cpu", "incomplete_store": True})
+    opened = open_all(settings, anywhere, store, dictionary, folder / "analysis")
     others = baselines_of(settings) if dictionary is None else []
     found = read_status(opened, [str(one) for one in others], folder / "report.html")
     if as_json:

@@ -64,6 +64,12 @@ class Tables:
         except (OSError, pl.exceptions.PolarsError):
             return None
 
+    def remove(self, name: str) -> None:
+        """Removes a table of this subject with its pictures."""
+        self._note(name, "")
+        for ending in ("parquet", "csv", "png", "html"):
+            (self.folder / f"{name}.{ending}").unlink(missing_ok=True)
+
     def _note(self, name: str, fingerprint: str) -> None:
         write_json(self.folder / INDEX, {**self._index(), name: fingerprint})
 

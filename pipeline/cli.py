@@ -10,6 +10,7 @@ from rich.markup import escape
 from pipeline.command import CheckOption, ConfigOption, SetOption, console, make_app, read_config
 from pipeline.command import run as run_app
 from pipeline.config import describe
+from pipeline.errors import ConfigError
 from pipeline.files import FileArgument, chosen_file
 from pipeline.run import check_all, run_all
 from pipeline.slurm.config import SlurmConfig
@@ -50,6 +51,8 @@ def run(
     settings = read_config(chosen, set_)
     stages = chosen_stages(start=start)
     forced = {stage.name for stage in chosen_stages(force)} if force else set()
+    for name in forced - {stage.name for stage in stages}:
+        raise ConfigError(f"--force {name}: is before --from {start}; begin with it, or drop one")
     check_all(stages, chosen, set_ or [])
     if check:
         console.print(f"{escape(str(chosen))}: every section is valid")

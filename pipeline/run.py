@@ -40,18 +40,31 @@ def run_all(
     for number, stage in enumerate(stages, start=1):
         console.print(f"[bold]{number}/{len(stages)} {stage.name}[/]")
         fresh = stage.name in force
-        # The harvest finds out by itself: it compares the models' and the corpus' files as well.
-        if not fresh and stage.name != "harvest" and _complete(settings, stage, file, overrides):
+        runs = [["--fresh"]] if fresh else _runs(settings, stage, file, overrides)
+        if not runs:
             console.print(f"{stage.name}: complete (again: --force {stage.name})")
             continue
         begin = time.monotonic()
-        _run(stage, file, overrides, ["--fresh"] if fresh else [])
+        for flags in runs:
+            _run(stage, file, overrides, flags)
         seconds[stage.name] = time.monotonic() - begin
     return seconds
 
 
-def _complete(settings: Config, stage: Stage, file: Path, overrides: Sequence[str]) -> bool:
-    return stage_states(settings, [stage], file, overrides)[stage.name].state == "complete"
+def _runs(settings: Config, stage: Stage, file: Path, overrides: Sequence[str]) -> list[list[str]]:
+    """Options of the runs that a stage still needs: one for each task of a harvest in several.
+
+    A harvest in one part finds out by itself, for it compares the models' and corpus' files too.
+    """
+    state = stage_states(settings, [stage], file, overrides)[stage.name]
+    if stage.name != "harvest":
+        return [] if state.state == "complete" else [[]]
+    of = len(state.units)
+    if of < 2:
+        return [[]]
+    missing = [unit.number for unit in state.units if unit.state != "complete"]
+    numbers = missing or ([0] if state.state != "complete" else [])
+    return [["--task", str(number), "--of", str(of)] for number in numbers]
 
 
 def _run(stage: Stage, file: Path, overrides: Sequence[str], flags: Sequence[str]) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.slurm.queue import LIVE, Queued
 from pipeline.slurm.submit import Submitted
 from pipeline.stages import STAGES, StageState, Unit
-from pipeline.wording import number_ranges
 
 TAIL_BYTES = 1 << 14
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
@@ -58,7 +57,12 @@ def _line(
     ]
     said = _queue_state(here[0]) if here else None
     number = str(job.job) if task is None else f"{job.job}_{task}"
-    return Line(stage, unit, number, said, last_line(Path(job.log.replace("%a", str(task)))))
+    return Line(stage, unit, number, said, last_line(_log(job, task)))
+
+
+def _log(job: Submitted, task: int | None) -> Path:
+    folder, slash, name = job.log.rpartition("/")
+    return Path(folder + slash + name.replace("%a", str(task)))
 
 
 def _job_of(stage: str, unit: Unit, submitted: Sequence[Submitted]) -> Submitted | None:
@@ -94,24 +98,22 @@ def last_line(log: Path) -> str | None:
 
 
 def what_next(
-    states: Mapping[str, StageState], lines: Sequence[Line], file: str, submitted: bool
+    states: Mapping[str, StageState],
+    lines: Sequence[Line],
+    command: Callable[[str], str],
+    submitted: bool,
 ) -> str:
-    """The command to run next; nothing but to wait is a line that says so."""
+    """What to run next. command: adds the options that `pipeline status` was given."""
     waiting = any(line.queue is not None and _alive(line.queue) for line in lines)
-    running = any(state.state == "running" for state in states.values())
-    if waiting or (running and not submitted):
-        return f"wait; then `pipeline status{file}` again"
+    if waiting or any(state.state == "running" for state in states.values()):
+        return f"wait; then {command('pipeline status')}"
     for stage in STAGES:
         state = states.get(stage.name)
         if state is None or state.state == "complete":
             continue
-        if not submitted:
-            return f"pipeline run{file} --from {stage.name}"
-        missing = [unit.number for unit in state.units if unit.state != "complete"]
-        which = ""
-        if stage.name == "harvest" and 0 < len(missing) < len(state.units):
-            which = f" (tasks {number_ranges(missing)} alone)"
-        return f"pipeline submit{file} --from {stage.name}{which}"
+        if state.state == "outdated":
+            return command(f"pipeline run --from {stage.name} --force {stage.name}")
+        return command(f"pipeline {'submit' if submitted else 'run'} --from {stage.name}")
     return "nothing: all stages are complete"
 
 

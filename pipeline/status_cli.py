@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import shlex
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.command import ConfigOption, JsonOption, SetOption, read_config
-from pipeline.config import DEFAULT_FILE
+from pipeline.command import ConfigOption, JsonOption, SetOption, next_command, read_config
 from pipeline.files import FileArgument, chosen_file
 from pipeline.slurm.queue import queue
 from pipeline.slurm.submit import read_jobs
@@ -42,8 +41,8 @@ def status(
     submitted = read_jobs(settings.run_dir)
     queued = queue(sorted({job.job for job in submitted}))
     lines = lines_of(states, submitted, queued)
-    named = "" if chosen == DEFAULT_FILE else f" {shlex.quote(str(chosen))}"
-    following = what_next(states, lines, named, bool(submitted))
+    command = partial(next_command, file=chosen, overrides=set_)
+    following = what_next(states, lines, command, bool(submitted))
     if as_json:
         value = {
             "run_dir": str(settings.run_dir),

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pipeline.command import console
 
 STOP_SECONDS = 120.0
+ASK_AGAIN = 600.0  # seconds
 VARIABLE = "CROSSDIFF_STOP_SECONDS"  # so many seconds before the limit
 LEFT = re.compile(r"^(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)$")
 
@@ -33,6 +34,8 @@ def stops_in_time(environment: Mapping[str, str] = os.environ) -> Iterator[None]
     if job is None:
         yield
         return
+    if "SLURM_ARRAY_TASK_ID" in environment:  # one of them has the number of the whole array
+        job = f"{environment.get('SLURM_ARRAY_JOB_ID')}_{environment['SLURM_ARRAY_TASK_ID']}"
     done = threading.Event()
     ahead = _number(environment.get(VARIABLE)) or STOP_SECONDS
     end = _number(environment.get("SLURM_JOB_END_TIME"))
@@ -45,12 +48,14 @@ def stops_in_time(environment: Mapping[str, str] = os.environ) -> Iterator[None]
 
 def _watch(job: str, end: float | None, ahead: float, done: threading.Event) -> None:
     left = seconds_left(job, end)
-    if left is None:
-        return
+    while left is None:  # a busy controller, or no limit
+        if done.wait(ASK_AGAIN):
+            return
+        left = seconds_left(job, end)
     ahead = min(ahead, left / 2)
     while not done.wait(max(0.0, left - ahead)):
         left = seconds_left(job, end)  # it may have been given more time meanwhile
-        if left is None or left <= ahead + 1:
+        if left is None or left <= ahead + 1:  # not known: the limit is near by what it was
             console.print(f"[yellow]note:[/] the time limit of job {job} is near; stopping")
             os.kill(os.getpid(), signal.SIGTERM)
             return

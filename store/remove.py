@@ -14,12 +14,18 @@ from store.reader import Store
 
 
 def remove_store(path: Path) -> None:
-    """Removes a store; nothing if there is none. Killed on the way, there is a whole one or none.
+    """Removes a store; nothing if there is none. Killed on the way, there is a whole one or none,
+    and what is left of it, under another name, goes with the next removal.
 
     Raises StoreError if something else lies there, or if one of its parts is being written.
     """
+    if path.is_symlink():
+        raise StoreError(
+            f"{path}: is a link to {path.resolve()}; remove the store there yourself, then the link"
+        )
     condemned = path.with_name(path.name + TEMPORARY)
-    shutil.rmtree(condemned, ignore_errors=True)
+    if condemned.exists():
+        shutil.rmtree(condemned)
     if not path.exists():
         return
     if not (path / "zarr.json").exists():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +14,8 @@ import filelock
 from pipeline.errors import DictionaryError
 from store.files import make_folder
 
+GLANCE = 0.5  # seconds: longer than `is_locked` holds it
+
 
 @contextmanager
 def locked(folder: Path, what: str = "training run") -> Iterator[None]:
@@ -19,7 +24,7 @@ def locked(folder: Path, what: str = "training run") -> Iterator[None]:
     make_folder(file.parent)
     lock = filelock.FileLock(file, thread_local=False)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=GLANCE)
     except filelock.Timeout:
         raise DictionaryError(
             f"{folder}: another {what} is writing this folder; "
@@ -32,16 +37,20 @@ def locked(folder: Path, what: str = "training run") -> Iterator[None]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether somebody has `locked` the folder, as far as this machine can see."""
-    file = _lock_file(folder)
-    if not file.exists():
-        return False
-    lock = filelock.FileLock(file, thread_local=False)
+    """Whether somebody has `locked` the folder, as far as this machine can see.
+
+    Asked with a shared lock, held for an instant, that needs no right to write.
+    """
     try:
-        lock.acquire(timeout=0)
-    except (filelock.Timeout, OSError):
-        return True
-    lock.release()
+        file = os.open(_lock_file(folder), os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in (errno.EAGAIN, errno.EACCES)
+    finally:
+        os.close(file)
     return False
 
 

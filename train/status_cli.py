@@ -52,8 +52,12 @@ def status(
         print(json.dumps(asdict(found), indent=2))
         return
     _print(found)
-    following = "analyze report" if found.complete else "train run"
-    print("next:", next_command(following, config, set_, store=store, out=out))
+    if not found.complete:
+        print("next:", next_command("train run", config, set_, store=store, out=out))
+        return
+    elsewhere = store is not None or out is not None
+    places = {"store": store or settings.store_path, "dictionary": folder, "out": folder.parent}
+    print("next:", next_command("analyze report", config, set_, **places if elsewhere else {}))
 
 
 def _print(found: TrainStatus) -> None:

@@ -27,7 +27,7 @@ def _option(text: str) -> str:
 
 def time_seconds(text: str) -> int:
     """Seconds of a time as sbatch takes it: M, M:S, H:M:S, D-H, D-H:M or D-H:M:S."""
-    found = TIME.match(text)
+    found = TIME.fullmatch(text)
     if not found:
         raise ValueError("must be minutes, H:M:S or D-H:M:S, e.g. 24:00:00")
     days, hours, minutes, seconds, *rest = (int(part or 0) for part in found.groups())

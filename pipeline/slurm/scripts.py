@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.errors import ConfigError
 from pipeline.slurm.config import SIGNAL_EARLY, Resources, SlurmConfig
 from pipeline.time_limit import VARIABLE
 
@@ -126,12 +127,13 @@ def _head(
     nodes: Sequence[str] = (),
 ) -> str:
     """Directives, environment, prologue."""
-    log = setting.logs / f"{name}-{'%A_%a' if array else '%j'}.log"
+    folder = str(setting.logs).replace("%", "%%")
+    log = f"{folder}/{name}-{'%A_%a' if array else '%j'}.log"
     asked: Resources = section.of(stage)
     options = [
         ("--job-name", f"{setting.title}-{name}"),
         ("--chdir", str(setting.work_dir)),
-        ("--output", str(log)),
+        ("--output", log),
         ("--open-mode", "append"),
         ("--array", array),
         *zip(nodes[::2], nodes[1::2], strict=True),
@@ -150,6 +152,7 @@ def _head(
         f"export PYTHON={shlex.quote(setting.python)}",
         "export PYTHONSAFEPATH=1   # a folder that is called like a stage must not shadow it",
         f"export {VARIABLE}={section.stop_seconds}",
+        '[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK',
     ]
     told = f"echo \"$(date '+%F %T') {name} on $(hostname), start ${{SLURM_RESTART_COUNT:-0}}\""
     parts = ["#!/bin/bash", *lines, "", *exports]
@@ -165,6 +168,11 @@ def _run(section: SlurmConfig, words: Sequence[str], array: bool = False) -> str
 
 
 def _quoted(value: str) -> str:
-    """As sbatch reads a value of a directive."""
+    """As sbatch reads a value of a directive. Raises ConfigError for what would end its line."""
+    if not value.isprintable() or "\\" in value:
+        raise ConfigError(
+            f"{value!r}: cannot stand in a job's script; use a folder without line breaks and "
+            "backslashes in its name"
+        )
     plain = all(character.isalnum() or character in "-_./:%@,+=" for character in value)
-    return value if plain else '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return value if plain else '"' + value.replace('"', '\\"') + '"'

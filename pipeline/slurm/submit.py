@@ -6,13 +6,14 @@ logs, and jobs.json. What is complete is not submitted again; of a harvest, miss
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,12 @@ import yaml
 from pipeline.config import Config
 from pipeline.errors import ConfigError
 from pipeline.slurm.config import SlurmConfig
-from pipeline.slurm.queue import SlurmError, live, queue, submit
+from pipeline.slurm.queue import Queued, SlurmError, live, submit
 from pipeline.slurm.scripts import Job, Setting, jobs_of
-from pipeline.stages import Stage, StageState
+from pipeline.stages import STAGES, Stage, StageState
 from pipeline.wording import number_ranges
 
-FOLDER, JOBS, CONFIG, LOGS = "slurm", "jobs.json", "config.yaml", "logs"
+FOLDER, JOBS, LOGS, WRITTEN = "slurm", "jobs.json", "logs", "written.json"
 
 
 @dataclass(frozen=True)
@@ -47,39 +48,85 @@ class Submitted:
 
 @dataclass(frozen=True)
 class Planned:
-    """A job to submit; tasks: as in Submitted; why_not: it is complete already, or queued."""
+    """A job to submit; tasks: as in Submitted; why_not: it is complete already, or queued.
+
+    queued: jobs of its name in the queue, for which what follows waits as well.
+    """
 
     job: Job
     script: Path
     tasks: list[int]
     why_not: str | None = None
+    queued: list[int] = field(default_factory=list)
 
 
 def plan(
-    settings: Config, stages: Sequence[Stage], states: Mapping[str, StageState]
+    settings: Config,
+    stages: Sequence[Stage],
+    states: Mapping[str, StageState],
+    before: Sequence[Submitted] = (),
+    queued: Sequence[Queued] = (),
 ) -> list[Planned]:
-    """What would be submitted. Raises ConfigError."""
+    """What would be submitted. before, queued: what was, and what of it is in the queue still.
+
+    Raises ConfigError, also for a stage that was begun with other settings.
+    """
     section = settings.section("slurm", SlurmConfig)
     folder = settings.run_dir / FOLDER
     setting = Setting(
         work_dir=Path.cwd(),
-        config=(folder / CONFIG).absolute(),
+        config=config_file(settings).absolute(),
         logs=(folder / LOGS).absolute(),
         python=section.python or sys.executable,
         title=re.sub(r"[^\w.-]+", "-", settings.run_dir.name) or "run",
     )
-    jobs = jobs_of(section, setting, [stage.name for stage in stages])
+    for stage in stages:
+        _refuse_outdated(states[stage.name])
     _refuse_other_tasks(section, states.get("harvest"))
+    waiting = live(queued)
     pending = False  # what follows a stage that is done again is done again
     found = []
-    for job in jobs:
+    for job in jobs_of(section, setting, [stage.name for stage in stages]):
         state = states[job.stage]
         complete = state.state == "complete" and not pending
-        tasks = _tasks(job, state)
+        numbers = {one.job for one in before if one.name == job.name}
+        there = [one for one in waiting if one.job in numbers]
+        tasks = [n for n in _tasks(job, state) if n not in {one.task for one in there}]
+        why_not = "complete" if complete else None
+        if not complete and there and not tasks:
+            why_not = f"in the queue, as job {', '.join(map(str, sorted({o.job for o in there})))}"
         pending = pending or not complete
-        script = folder / f"{job.name}.sbatch"
-        found.append(Planned(job, script, tasks, "complete" if complete else None))
+        after = sorted({one.job for one in there})
+        found.append(Planned(job, folder / f"{job.name}.sbatch", tasks, why_not, after))
     return found
+
+
+def earlier_jobs(
+    stages: Sequence[Stage], before: Sequence[Submitted], queued: Sequence[Queued]
+) -> list[int]:
+    """Jobs in the queue of stages that come before all of these: the first of them waits for it."""
+    names = [stage.name for stage in STAGES]
+    ahead = names[: names.index(stages[0].name)]
+    ours = {one.job for one in before if one.stage in ahead}
+    return sorted({one.job for one in live(queued) if one.job in ours})
+
+
+def config_file(settings: Config) -> Path:
+    """Where the configuration of such jobs lies: another one does not take its place."""
+    digest = hashlib.sha256(_config_text(settings).encode()).hexdigest()[:12]
+    return settings.run_dir / FOLDER / f"config-{digest}.yaml"
+
+
+def _config_text(settings: Config) -> str:
+    return yaml.safe_dump(settings.raw, sort_keys=False, allow_unicode=True)
+
+
+def _refuse_outdated(state: StageState) -> None:
+    if state.state == "outdated":
+        raise ConfigError(
+            f"{state.name}: {state.reason or 'was made with other settings'}; take another "
+            f"run_dir, or make it anew: pipeline run --from {state.name} --force {state.name}"
+        )
 
 
 def _refuse_other_tasks(section: SlurmConfig, harvest: StageState | None) -> None:
@@ -100,47 +147,62 @@ def _tasks(job: Job, state: StageState) -> list[int]:
 
 
 def write(settings: Config, planned: Sequence[Planned]) -> list[Path]:
-    """Writes the scripts, and the configuration that they read; the files."""
+    """Writes the scripts, and the configuration that they read; the files.
+
+    Raises SlurmError for a script that was edited since it was written.
+    """
     folder = settings.run_dir / FOLDER
     (folder / LOGS).mkdir(parents=True, exist_ok=True)
-    config = folder / CONFIG
-    text = yaml.safe_dump(settings.raw, sort_keys=False, allow_unicode=True)
-    _replace(config, f"# {settings.source} as it was when the jobs were written.\n{text}")
+    written = _written(folder)
+    for one in planned:
+        if one.script.exists() and written.get(one.script.name) != _digest(one.script.read_text()):
+            raise SlurmError(
+                f"{one.script}: was edited since it was written; submit it by hand (sbatch), or "
+                "delete it to have it written again"
+            )
+    config = config_file(settings)
+    _replace(config, _config_text(settings))
     for one in planned:
         _replace(one.script, one.job.text)
         one.script.chmod(0o755)
+        written[one.script.name] = _digest(one.job.text)
+    _replace(folder / WRITTEN, json.dumps(written, indent=1))
     return [config, *(one.script for one in planned)]
 
 
-def submit_all(settings: Config, planned: Sequence[Planned]) -> list[Submitted]:
+def _written(folder: Path) -> dict[str, str]:
+    try:
+        found = json.loads((folder / WRITTEN).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def submit_all(
+    settings: Config, planned: Sequence[Planned], after: Sequence[int] = ()
+) -> list[Submitted]:
     """Submits what is not complete, each job to begin when the ones before it have ended well.
 
-    Raises SlurmError, with what was submitted noted, if Slurm refuses one, or if a job of one of
-    the stages is in the queue already.
+    after: jobs that the first of them waits for. Raises SlurmError, with what was submitted noted,
+    if Slurm refuses one.
     """
     before = read_jobs(settings.run_dir)
-    _refuse_queued(before, [one.job.stage for one in planned if one.why_not is None])
-    after: list[int] = []
+    log = settings.run_dir.absolute() / FOLDER / LOGS
     done: list[Submitted] = []
     for one in planned:
         if one.why_not is not None:
+            after = one.queued or after
             continue
-        array = _array(one, settings)
-        number = submit(one.script, after, array)
-        log = settings.run_dir.absolute() / FOLDER / LOGS
+        number = submit(one.script, after, _array(one, settings))
         name = f"{one.job.name}-{number}{'' if one.job.array is None else '_%a'}.log"
-        done.append(
-            Submitted(
-                one.job.name,
-                one.job.stage,
-                number,
-                one.tasks,
-                str(one.script),
-                str(log / name),
-                time.time(),
-            )
-        )
-        after = [number]
+        path, now = str(one.script), time.time()
+        job = Submitted(one.job.name, one.job.stage, number, one.tasks, path, str(log / name), now)
+        done.append(job)
+        after = [*one.queued, number]
         _write_jobs(settings.run_dir, [*before, *done])
     return done
 
@@ -153,23 +215,18 @@ def _array(one: Planned, settings: Config) -> str | None:
     return number_ranges(one.tasks) + ("" if at_once is None else f"%{at_once}")
 
 
-def _refuse_queued(before: Sequence[Submitted], stages: Sequence[str]) -> None:
-    ours = {one.job: one for one in before if one.stage in stages}
-    for queued in live(queue(list(ours)) or []):
-        one = ours[queued.job]
-        raise SlurmError(
-            f"{one.stage} is in the queue already, as job {one.job} ({queued.state.lower()}); wait "
-            f"for it, or `scancel {one.job}` first"
-        )
-
-
 def read_jobs(run_dir: Path) -> list[Submitted]:
-    """What was submitted of a run, oldest first; nothing where that cannot be read."""
-    try:
-        found = json.loads((run_dir / FOLDER / JOBS).read_bytes())
-        return [Submitted(**one) for one in found]
-    except (OSError, ValueError, TypeError):
+    """What was submitted of a run, oldest first. Raises SlurmError if that cannot be read."""
+    file = run_dir / FOLDER / JOBS
+    if not file.exists():
         return []
+    try:
+        return [Submitted(**one) for one in json.loads(file.read_bytes())]
+    except (OSError, ValueError, TypeError) as error:
+        raise SlurmError(
+            f"{file}: cannot be read ({error}); if none of its jobs is in the queue (squeue --me), "
+            "delete it"
+        ) from None
 
 
 def _write_jobs(run_dir: Path, jobs: Sequence[Submitted]) -> None:

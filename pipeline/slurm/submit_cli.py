@@ -13,7 +13,16 @@ from rich.syntax import Syntax
 from pipeline.command import ConfigOption, JsonOption, SetOption, next_command, read_config
 from pipeline.files import FileArgument, chosen_file
 from pipeline.run import check_all
-from pipeline.slurm.submit import Planned, Submitted, plan, submit_all, write
+from pipeline.slurm.queue import SlurmError, queue
+from pipeline.slurm.submit import (
+    Planned,
+    Submitted,
+    earlier_jobs,
+    plan,
+    read_jobs,
+    submit_all,
+    write,
+)
 from pipeline.stages import STAGES, chosen_stages, stage_states
 from pipeline.wording import number_ranges
 
@@ -46,9 +55,15 @@ def submit(
     names = [name.strip() for name in stages.split(",")] if stages else []
     wanted = chosen_stages(names, start)
     check_all(wanted, chosen, set_ or [])
-    planned = plan(settings, wanted, stage_states(settings, STAGES, chosen, set_ or []))
+    states = stage_states(settings, STAGES, chosen, set_ or [])
+    before = read_jobs(settings.run_dir)
+    queued = queue(sorted({one.job for one in before}))
+    if queued is None and not dry_run:
+        raise SlurmError("squeue: does not answer, so what is queued is not known; try again later")
+    planned = plan(settings, wanted, states, before, queued or [])
     files = write(settings, planned)
-    submitted = [] if dry_run else submit_all(settings, planned)
+    after = earlier_jobs(wanted, before, queued or [])
+    submitted = [] if dry_run else submit_all(settings, planned, after)
     if as_json:
         value = {
             "files": [str(one) for one in files],

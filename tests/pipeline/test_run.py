@@ -170,7 +170,8 @@ def test_status_tells_of_every_unit_and_of_what_is_outdated(tiny_run):
         said = [line["unit"]["reason"] for line in found["units"] if line["unit"]["reason"]]
         assert all(reason in one for one in said)
         assert said or stage == "harvest"
-        assert found["next"] == f"pipeline run --from {stage}"
+        again = f"pipeline run --from {stage} --force {stage} --set {text}"
+        assert found["next"] == again
     found = _status(folder, "--set", "run_dir=runs/other")
     assert set(found["stages"].values()) == {"not begun"}
 
@@ -187,8 +188,25 @@ def test_a_stage_can_be_forced_to_do_its_work_anew(tiny_run, tmp_path):
     assert "analyze: complete" in done.stderr  # the same dictionary came out of it
     assert (run / "dictionary/model.safetensors").stat().st_mtime_ns > stamp
     assert (run / "dictionary/model.safetensors").read_bytes() == weights
-    (run / "analysis" / "stray.txt").write_text("of an earlier one")
+    (run / "analysis" / "thesis.txt").write_text("of the user")
+    norms = (run / "analysis" / "norms.parquet").stat().st_mtime_ns
     done = _pipeline(folder, *there, "--from", "analyze", "--force", "analyze")
     assert done.returncode == 0, done.stderr
-    assert not (run / "analysis" / "stray.txt").exists()
+    assert (run / "analysis" / "thesis.txt").exists()
+    assert (run / "analysis" / "norms.parquet").stat().st_mtime_ns > norms
     assert (run / "report.html").exists()
+
+
+def test_a_store_of_several_tasks_is_finished_task_by_task(tiny_run, tmp_path):
+    folder, _ = tiny_run
+    there = ("--set", f"run_dir={tmp_path / 'run'}")
+    words = [sys.executable, "-P", "-m", "harvest", "run", "--task", "1", "--of", "2", *there]
+    subprocess.run(words, cwd=folder, check=True, capture_output=True)
+    assert _status(folder, *there)["stages"]["harvest"] == "stopped"
+    done = _pipeline(folder, *there)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "report.html").exists()
+    done = _pipeline(folder, *there)
+    assert "harvest: complete" in done.stderr
+    done = _pipeline(folder, *there, "--from", "analyze", "--force", "train")
+    assert "--force train: is before --from analyze" in done.stderr

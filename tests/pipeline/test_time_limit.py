@@ -67,6 +67,25 @@ def run(tmp_path, squeue, text, **environment):
     return done, time.monotonic() - begin
 
 
+def test_a_task_of_an_array_asks_for_itself_alone(tmp_path, squeue):
+    """The one that has the number of the array would else be told of all of them."""
+    squeue('\' ; case "$*" in *"--jobs 7_2"*) echo 0:02;; *) echo 1:00; echo 2:00;; esac; : \'')
+    done, _ = run(
+        tmp_path,
+        squeue_as_it_is,
+        "",
+        SLURM_JOB_ID="7",
+        SLURM_ARRAY_JOB_ID="7",
+        SLURM_ARRAY_TASK_ID="2",
+    )
+    assert done.returncode == -signal.SIGTERM
+    assert "job 7_2 is near" in done.stderr
+
+
+def squeue_as_it_is(text):
+    """Leaves the script that the test has written."""
+
+
 def test_near_the_end_the_process_is_told_to_stop(tmp_path, squeue):
     done, seconds = run(tmp_path, squeue, "0:02", SLURM_JOB_ID="12", CROSSDIFF_STOP_SECONDS="1000")
     assert done.returncode == -signal.SIGTERM

@@ -40,6 +40,13 @@ def test_one_that_is_being_written_is_left(path):
     assert Store(path).complete
 
 
+def test_a_link_is_left_for_the_user_to_remove(path, tmp_path):
+    (tmp_path / "link.zarr").symlink_to(path)
+    with pytest.raises(StoreError, match="is a link to .*store.zarr; remove the store there"):
+        remove_store(tmp_path / "link.zarr")
+    assert Store(path).complete
+
+
 def test_what_a_killed_removal_left_goes_with_the_next(path):
     shutil.copytree(path, path.with_name("store.zarr.tmp"))
     remove_store(path)

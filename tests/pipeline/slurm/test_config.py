@@ -19,7 +19,7 @@ def test_times_are_read_as_sbatch_reads_them(days, hours, minutes, seconds):
     assert time_seconds(f"{minutes}") == minutes * 60
 
 
-@pytest.mark.parametrize("text", ["", "an hour", "1:2:3:4", "1-", "-1", "1-2-3"])
+@pytest.mark.parametrize("text", ["", "10\n", "an hour", "1:2:3:4", "1-", "-1", "1-2-3"])
 def test_other_times_are_refused(text):
     with pytest.raises(ValidationError):
         SlurmConfig(time=text)

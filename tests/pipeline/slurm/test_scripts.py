@@ -4,10 +4,12 @@ import os
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from pipeline.errors import ConfigError
 from pipeline.slurm.config import SlurmConfig
 from pipeline.slurm.scripts import Setting, jobs_of
 
@@ -73,6 +75,19 @@ def test_the_commands_are_those_of_the_stages():
     several = jobs(train={"processes": 4})["train"].text
     assert "--standalone --nproc-per-node=4 -m train run" in several
     assert "srun" not in several
+
+
+@pytest.mark.parametrize("name", ["a\ntouch /tmp/x #", "a\\b"])
+def test_a_folder_that_would_break_the_script_is_refused(name):
+    setting = replace(SETTING, logs=Path("/runs") / name)
+    with pytest.raises(ConfigError, match="cannot stand in a job's script"):
+        jobs_of(SlurmConfig(), setting, ["train"])
+
+
+def test_a_percent_sign_of_a_folder_is_no_pattern():
+    setting = replace(SETTING, logs=Path("/runs/lr%a_100%j"))
+    (job,) = jobs_of(SlurmConfig(), setting, ["harvest"])
+    assert directives(job.text)["--output"] == "/runs/lr%%a_100%%j/harvest-%A_%a.log"
 
 
 @pytest.mark.parametrize("name", ["harvest", "train", "sweep", "analyze"])

@@ -8,7 +8,7 @@ import yaml
 from pipeline.config import Config
 from pipeline.errors import ConfigError
 from pipeline.slurm.queue import SlurmError, queue, submit
-from pipeline.slurm.submit import plan, read_jobs, submit_all, write
+from pipeline.slurm.submit import earlier_jobs, plan, read_jobs, submit_all, write
 from pipeline.stages import STAGES, StageState, Unit, chosen_stages
 
 TASKS = 4
@@ -72,7 +72,7 @@ def test_what_is_complete_is_left_out_unless_something_before_it_is_not(settings
     submit_all(settings, planned)
     (line,) = said(slurm)
     assert "--dependency" not in line
-    again = plan(settings, STAGES, states("complete", "outdated", "complete", range(TASKS)))
+    again = plan(settings, STAGES, states("complete", "stopped", "complete", range(TASKS)))
     assert [one.why_not for one in again] == ["complete", None, None]
 
 
@@ -91,16 +91,53 @@ def test_another_number_of_tasks_than_the_store_has_is_refused(settings):
         plan(other, STAGES, begun)
 
 
-def test_what_is_queued_is_not_submitted_twice(settings, slurm):
-    planned = plan(settings, STAGES, states())
+def again(settings, found, stages=STAGES):
+    """Plans and submits once more, as the command does."""
+    before = read_jobs(settings.run_dir)
+    queued = queue([one.job for one in before])
+    planned = plan(settings, stages, found, before, queued)
     write(settings, planned)
-    submit_all(settings, planned)
+    return planned, submit_all(settings, planned, earlier_jobs(stages, before, queued))
+
+
+def test_what_is_queued_is_not_submitted_twice(settings, slurm):
+    again(settings, states())
+    (slurm / "queue.101").write_text("101|0|RUNNING|None|n1\n101|2|PENDING|Resources|\n")
     (slurm / "queue.102").write_text("102|N/A|PENDING|Dependency|\n")
-    with pytest.raises(SlurmError, match=r"train is in the queue already, as job 102 \(pending\)"):
-        submit_all(settings, planned)
-    (slurm / "queue.102").write_text("102|N/A|COMPLETED|None|n1\n")
-    submit_all(settings, planned)
-    assert len(read_jobs(settings.run_dir)) == 6
+    planned, done = again(settings, states("running", done=(3,)))
+    assert planned[0].tasks == [1]  # 0 and 2 are queued, 3 is complete
+    assert [one.why_not for one in planned] == [None, "in the queue, as job 102", None]
+    assert [(one.name, one.tasks) for one in done] == [("harvest", [1]), ("analyze", [])]
+    assert said(slurm)[3].startswith("--parsable --array=1%2 ")
+    assert said(slurm)[4].startswith("--parsable --dependency=afterok:102 ")
+
+
+def test_a_later_stage_waits_for_an_earlier_one_in_the_queue(settings, slurm):
+    again(settings, states(), chosen_stages(["harvest"]))
+    (slurm / "queue.101").write_text("101|0|RUNNING|None|n1\n")
+    again(settings, states("running"), chosen_stages(start="train"))
+    assert said(slurm)[1].startswith("--parsable --dependency=afterok:101 ")
+
+
+def test_what_was_made_with_other_settings_is_not_submitted(settings):
+    with pytest.raises(ConfigError, match="train: was made with other settings; take another"):
+        plan(settings, STAGES, states("complete", "outdated", done=range(TASKS)))
+
+
+def test_an_edited_script_is_not_overwritten_and_another_configuration_takes_no_ones_place(
+    settings,
+):
+    planned = plan(settings, STAGES, states())
+    first = write(settings, planned)
+    other = Config("x", {**settings.raw, "train": {"k": 9}})
+    second = write(other, plan(other, STAGES, states()))
+    assert first[0] != second[0]
+    assert yaml.safe_load(first[0].read_text())["train"] == {"k": 7}
+    assert str(second[0]) in second[1].read_text()
+    second[2].write_text(second[2].read_text() + "# mine\n")
+    with pytest.raises(SlurmError, match="train.sbatch: was edited since it was written"):
+        write(settings, planned)
+    assert second[2].read_text().endswith("# mine\n")
 
 
 def test_a_refusal_names_the_script_and_what_slurm_says(slurm, tmp_path):
@@ -128,7 +165,8 @@ def test_the_queue_tells_of_every_task(slurm):
     ]
 
 
-def test_a_broken_list_of_jobs_is_no_list(settings):
+def test_a_broken_list_of_jobs_is_an_error(settings):
     (settings.run_dir / "slurm").mkdir(parents=True)
     (settings.run_dir / "slurm" / "jobs.json").write_text(json.dumps([{"job": 1}]))
-    assert read_jobs(settings.run_dir) == []
+    with pytest.raises(SlurmError, match="jobs.json: cannot be read"):
+        read_jobs(settings.run_dir)
