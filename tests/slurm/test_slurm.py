@@ -268,7 +268,7 @@ def test_near_its_time_limit_a_job_saves_its_work_and_goes_back(
         lambda: list((tmp_path / "run" / "slurm" / "logs").glob("harvest-*.log")), "it has begun"
     )
     wait_for(lambda: "back into the queue" in log_file.read_text(), "it has stopped")
-    assert f"the time limit of job {job} is near; stopping" in log_file.read_text()
+    assert f"the time limit of job {job}_0 is near; stopping" in log_file.read_text()
     assert "stopped by SIGTERM; run the same command again" in log_file.read_text()
     wait_for(lambda: state(slurm, f"{job}_0") == "PENDING", "it is in the queue again")
     slurm.run("scancel", job)

@@ -42,7 +42,7 @@ def test_one_that_is_being_written_is_left(path):
 
 def test_a_link_is_left_for_the_user_to_remove(path, tmp_path):
     (tmp_path / "link.zarr").symlink_to(path)
-    with pytest.raises(StoreError, match="is a link to .*store.zarr; remove the store there"):
+    with pytest.raises(StoreError, match=r"is a link to .*store.zarr; remove the store there"):
         remove_store(tmp_path / "link.zarr")
     assert Store(path).complete
 

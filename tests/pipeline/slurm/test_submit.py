@@ -135,7 +135,7 @@ def test_an_edited_script_is_not_overwritten_and_another_configuration_takes_no_
     assert yaml.safe_load(first[0].read_text())["train"] == {"k": 7}
     assert str(second[0]) in second[1].read_text()
     second[2].write_text(second[2].read_text() + "# mine\n")
-    with pytest.raises(SlurmError, match="train.sbatch: was edited since it was written"):
+    with pytest.raises(SlurmError, match=r"train\.sbatch: was edited since it was written"):
         write(settings, planned)
     assert second[2].read_text().endswith("# mine\n")
 
@@ -168,5 +168,5 @@ def test_the_queue_tells_of_every_task(slurm):
 def test_a_broken_list_of_jobs_is_an_error(settings):
     (settings.run_dir / "slurm").mkdir(parents=True)
     (settings.run_dir / "slurm" / "jobs.json").write_text(json.dumps([{"job": 1}]))
-    with pytest.raises(SlurmError, match="jobs.json: cannot be read"):
+    with pytest.raises(SlurmError, match=r"jobs\.json: cannot be read"):
         read_jobs(settings.run_dir)
