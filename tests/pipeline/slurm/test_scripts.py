@@ -126,7 +126,7 @@ def start(tmp_path):
         return subprocess.Popen(
             ["bash", script],
             env=environment,
-            stdout=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
             text=True,
             start_new_session=True,
         )
