@@ -6,7 +6,7 @@ concepts: the toy experiment of arXiv 2602.11729, which published figures only. 
 benchmarks/toy_model.py; what counts as found or false: benchmarks/toy_score.py.
 
     python -m benchmarks.toy           # 512 concepts in width 64, 3 a row; 13 minutes of a core
-    python -m benchmarks.toy --full    # 2,048 in width 256, 5 a row; 2 to 3 hours of a core, 3 GB
+    python -m benchmarks.toy --full    # 2,048 in width 256, 5 a row; 5 hours of a core, 6 GB
     python -m benchmarks.toy --widths 64 48    # other options in --help
 
 Goes on where it was cut short. In the table recall counts concepts that any feature recovers,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,24 @@ def lines_of(
         state = states[stage.name]
         for unit in state.units or [Unit("", state.state, reason=state.reason)]:
             found.append(_line(stage.name, unit, submitted, queued))
+        if stage.name == "analyze" and state.state != "complete":
+            found += _sweep(state, submitted, queued)
     return found
+
+
+def _sweep(
+    state: StageState, submitted: Sequence[Submitted], queued: Sequence[Queued] | None
+) -> list[Line]:
+    """The array of `analyze sweep`, if there is one: its tasks leave no state but in the queue."""
+    job = next((one for one in reversed(submitted) if one.name == "sweep"), None)
+    if job is None:
+        return []
+    tasks = Counter(_queue_state(one) for one in queued or [] if one.job == job.job)
+    said = ", ".join(f"{count} {name}" for name, count in tasks.items()) or None
+    logs = [log for task in job.tasks if (log := _log(job, task)).exists()]
+    newest = max(logs, key=lambda log: log.stat().st_mtime, default=None)
+    last = None if newest is None else last_line(newest)
+    return [Line("analyze", Unit("sweep", state.state), str(job.job), said, last)]
 
 
 def _line(
@@ -105,6 +123,7 @@ def what_next(
 ) -> str:
     """What to run next. command: adds the options that `pipeline status` was given."""
     waiting = any(line.queue is not None and _alive(line.queue) for line in lines)
+    waiting |= any(line.unit.name == "sweep" and line.queue is not None for line in lines)
     if waiting or any(state.state == "running" for state in states.values()):
         return f"wait; then {command('pipeline status')}"
     for stage in STAGES:

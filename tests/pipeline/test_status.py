@@ -40,6 +40,7 @@ def test_every_task_has_the_last_job_that_it_was_submitted_with(tmp_path):
     }
     queued = [Queued(7, 1, "RUNNING", "None", "n1"), Queued(7, 2, "PENDING", "Resources", "")]
     queued.append(Queued(8, None, "PENDING", "Dependency", ""))
+    queued += [Queued(9, task, "PENDING", "Dependency", "") for task in (0, 1)]
     found = lines_of(states, jobs(tmp_path), queued)
     assert [(line.stage, line.unit.name, line.job, line.queue) for line in found] == [
         ("harvest", "task 0", "5_0", None),
@@ -48,6 +49,7 @@ def test_every_task_has_the_last_job_that_it_was_submitted_with(tmp_path):
         ("train", "dfc", "8", "pending (Dependency)"),
         ("train", "b", "8", "pending (Dependency)"),
         ("analyze", "", "10", None),
+        ("analyze", "sweep", "9", "2 pending (Dependency)"),
     ]
     assert found[1].last == "harvest 4%"
     assert what_next(states, found, str, True) == "wait; then pipeline status"
