@@ -33,6 +33,7 @@ from harvest.tasks import WHOLE, Task
 from harvest.wording import left_out
 from pipeline.command import progress_bar
 from pipeline.errors import CorpusError, StoreError
+from store.completeness import unfinished
 from store.files import make_folder
 from store.reader import Store
 from store.root import schema_digest
@@ -93,7 +94,6 @@ def write_part(
 def summarize(path: Path, rate: float | None) -> HarvestSummary:
     """Reads the summary from the store itself."""
     store = Store(path)
-    incomplete = [int(part.folder.name) for part in store.parts if not part.state.complete]
     return HarvestSummary(
         store=str(path),
         rows=store.rows,
@@ -101,7 +101,7 @@ def summarize(path: Path, rate: float | None) -> HarvestSummary:
         bytes=bytes_below(path),
         paired_fraction={name: store.paired_fraction(name) for name in store.schema.models},
         left_out=store.excluded,
-        missing=sorted([*store.missing_parts, *incomplete]),
+        missing=unfinished(store),
         rows_per_second=rate,
     )
 

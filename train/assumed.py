@@ -8,11 +8,9 @@ import torch
 
 from store.schema import Hookpoint
 from train.config import TrainConfig
-from train.dictionary.crosscoder import Crosscoder
 from train.plan import ADAM_COPIES, checkpoints_kept
 from train.recipes.presets import planned
-from train.recipes.recipe import activation_of, partition_of, shapes_of
-from train.recipes.units import in_units
+from train.recipes.recipe import build_dictionary
 
 
 @dataclass(frozen=True)
@@ -39,19 +37,8 @@ def assumed(config: TrainConfig, rows: int, widths: dict[str, int], rate: float)
     hookpoints = tuple(Hookpoint(name, name, width) for name, width in widths.items())
     parameters = 0
     for plan in planned(config):
-        shapes = shapes_of(hookpoints, plan.config)
-        own = in_units(plan.config, [one.width for one in shapes], len(shapes))
-        models = tuple(dict.fromkeys(one.model for one in shapes))
-        assert own.code_normalization is not None
         with torch.device("meta"):
-            dictionary = Crosscoder(
-                tuple(shapes),
-                partition_of(plan, models),
-                own.code_normalization,
-                activation=activation_of(own),
-                center=bool(own.center),
-                residual=bool(own.residual),
-            )
+            dictionary, _ = build_dictionary(plan, hookpoints)
         parameters += sum(one.numel() for one in dictionary.parameters())
     trained = config.steps * config.batch_rows
     return AssumedTraining(

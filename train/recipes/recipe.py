@@ -89,19 +89,14 @@ def activation_of(config: TrainConfig) -> Activation:
     return BatchTopK()
 
 
-def build_trainee(
-    plan: Planned,
-    source: RowSource,
-    first_batch: Activations | None,
-    device: torch.device,
-    ranks: Ranks = ALONE,
-) -> Trainee:
-    """A dictionary ready for its first step on these rows.
+def build_dictionary(
+    plan: Planned, hookpoints: tuple[Hookpoint, ...]
+) -> tuple[Crosscoder, TrainConfig]:
+    """A planned dictionary for such rows, not initialized; its configuration in their units.
 
-    The first batch is the global one, on every rank. Without it the dictionary lacks scales, b_dec
-    and a residual's maps, which a checkpoint then restores. Raises ConfigError and StoreError.
+    Raises ConfigError.
     """
-    shapes = shapes_of(source.hookpoints, plan.config)
+    shapes = shapes_of(hookpoints, plan.config)
     written = sum(shape.writes for shape in shapes)
     config = in_units(plan.config, [shape.width for shape in shapes], written)
     models = tuple(dict.fromkeys(shape.model for shape in shapes))
@@ -117,6 +112,23 @@ def build_trainee(
         center=bool(config.center),
         residual=bool(config.residual),
     )
+    return dictionary, config
+
+
+def build_trainee(
+    plan: Planned,
+    source: RowSource,
+    first_batch: Activations | None,
+    device: torch.device,
+    ranks: Ranks = ALONE,
+) -> Trainee:
+    """A dictionary ready for its first step on these rows.
+
+    The first batch is the global one, on every rank. Without it the dictionary lacks scales, b_dec
+    and a residual's maps, which a checkpoint then restores. Raises ConfigError and StoreError.
+    """
+    dictionary, config = build_dictionary(plan, source.hookpoints)
+    shapes = dictionary.hookpoints
     initialize_weights(dictionary, config)
     tied = dictionary.tied_rows()
     if tied is not None:
