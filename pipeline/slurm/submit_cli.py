@@ -76,7 +76,9 @@ def submit(
         _print_scripts(planned)
     _say(planned, submitted, dry_run)
     print(f"written: {', '.join(str(one) for one in files)}")
-    following = "pipeline submit" if dry_run else "pipeline status"
+    part = f" --stages {stages}" if stages else ""
+    part += f" --from {start}" if start else ""
+    following = f"pipeline submit{part}" if dry_run else "pipeline status"
     print("next:", next_command(following, chosen, set_))
 
 
