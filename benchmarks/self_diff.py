@@ -21,12 +21,13 @@ from torch import Tensor
 
 from analyze.config import AnalyzeConfig
 from analyze.norms import model_pair
+from analyze.null.noise import unpredicted
 from analyze.null.pair import null_pair
 from analyze.null.train import null_config, train_null
 from analyze.statistics.moments import Moments
 from analyze.subject import Subject, open_subject
 from analyze.sweep.gather import gather
-from analyze.verdict.build import Verdict, exclusivity, unpredicted
+from analyze.verdict.build import Verdict, exclusivity
 from analyze.verdict.judge import LEVELS, called
 from store.reader import Store
 
@@ -36,7 +37,7 @@ R_LOW, R_HIGH = 0.1, 0.9  # arXiv 2504.02922
 
 def copy_of(
     subject: Subject,
-    noise: dict[str, Tensor],
+    noise: Tensor | None,
     steps: float,
     folder: Path,
     exclusive: dict[str, int],
@@ -95,7 +96,7 @@ def main(
         noise = unpredicted(subject, moments)
         subjects = {
             "the real pair": subject,
-            "itself, an exact copy": copy_of(subject, {}, steps, folder / "exact", exclusive),
+            "itself, an exact copy": copy_of(subject, None, steps, folder / "exact", exclusive),
             "itself, blurred": copy_of(subject, noise, steps, folder / "blurred", exclusive),
         }
         places = ("pair", "of_exact", "of_blurred")

@@ -1,23 +1,23 @@
 """The null pair: one model beside a rotated copy of itself, and nothing that only one of them has.
 
-The other model's hookpoint gets, in place of its own rows, (x + e) Q: x the base model's rows, Q a
-random matrix with orthonormal rows from the base's width to the other's, and e noise. Every feature
-of one is a linear direction of the other. Two real models, though, do not share what they share to
-the last digit; so e is Gaussian with the covariance of what the best linear map from the other
-model fails to predict of x. That counts what truly is the base's own as noise, too, so the copy is
-worse than it should be and, with one hookpoint per model, the null is on the safe side; of several
-hookpoints each has noise of its own, which a readout from all of them averages out. Without noise
-it is an exact copy: the model against itself.
+Each of the other model's hookpoints gets, in place of its own rows, (x + e) Q: x the rows of the
+base's hookpoint, Q a random matrix with orthonormal rows from the base's width to the other's, and
+e noise. Every feature of one is a linear direction of the other. Two real models, though, do not
+share what they share to the last digit; so e is Gaussian with the covariance of what the best
+linear map from the other model fails to predict of x (`analyze.null.noise`), all hookpoints
+together: what is lacking in one layer of the other model is lacking in the next, too. That counts
+what truly is the base's own as noise, so the copy is worse than it should be and the null on the
+safe side. Without noise it is an exact copy: the model against itself.
 
-D_b width of the base's hookpoint, D_o of the other's, B rows.
+B rows, D_b and D_o widths of a hookpoint of the base and of the other, W the base's summed widths.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -31,55 +31,56 @@ from train.dictionary.crosscoder import Activations, Crosscoder
 
 @dataclass(frozen=True)
 class Copy:
-    """How one hookpoint of the other model is made from one of the base.
-
-    rotation: orthonormal rows; noise_root: a square root of the noise's covariance in the base's
-    raw units, None for no noise.
-    """
+    """One hookpoint of the other model, made from one of the base by orthonormal rows."""
 
     base: str
     other: str
     rotation: Float[Tensor, "base other"]
-    noise_root: Float[Tensor, "base base"] | None
-
-    def of(self, x_BD: Float[Tensor, "batch base"], rows: np.ndarray) -> Tensor:
-        """The copy of these rows of the base, (batch, other) in float32; the same for them again.
-
-        The noise is drawn for the batch by the numbers of its first and last row.
-        """
-        x_BD = x_BD.float()
-        if self.noise_root is not None:
-            seed = hash((int(rows[0]), int(rows[-1]), len(rows))) & (2**63 - 1)
-            generator = torch.Generator().manual_seed(seed)
-            draw_BD = torch.randn(x_BD.shape, generator=generator).to(x_BD.device)
-            x_BD = x_BD + draw_BD @ self.noise_root.to(x_BD.device)
-        return x_BD @ self.rotation.to(x_BD.device)
 
 
 @dataclass(frozen=True)
 class NullPair:
-    """The copies of all hookpoints of a model: the base; `seed`: of the rotations."""
+    """The copies of all hookpoints of a model: the base; `seed`: of the rotations.
+
+    noise_root: a square root of the noise's covariance in the base's raw units, its hookpoints one
+    behind the other in the order of the copies; None for no noise.
+    """
 
     model: str
     seed: int
     copies: tuple[Copy, ...]
+    noise_root: Float[Tensor, "bases bases"] | None
 
     @property
     def name(self) -> str:
         """Names it by its content."""
         total = hashlib.sha256()
-        for copy in self.copies:
-            for part in (copy.rotation, copy.noise_root):
-                if part is not None:
-                    total.update(part.numpy().tobytes())
+        for part in (*(copy.rotation for copy in self.copies), self.noise_root):
+            if part is not None:
+                total.update(part.numpy().tobytes())
         return f"{self.model} beside its rotated copy {self.seed} ({total.hexdigest()[:16]})"
 
     def view(self, batch: Batch) -> Activations:
-        """A batch of the real pair's raw rows as one of the null pair's."""
+        """A batch of the real pair's raw rows as one of the null pair's; the same again for it."""
         seen = dict(batch.activations)
-        for copy in self.copies:
-            seen[copy.other] = copy.of(seen[copy.base], batch.rows)
+        bases = [seen[copy.base].float() for copy in self.copies]
+        for copy, x_BD, e_BD in zip(self.copies, bases, self._noise(batch), strict=True):
+            blurred_BD = x_BD if e_BD is None else x_BD + e_BD.to(x_BD.device)
+            seen[copy.other] = blurred_BD @ copy.rotation.to(x_BD.device)
         return seen
+
+    def _noise(self, batch: Batch) -> Sequence[Tensor | None]:
+        """Of each copy, drawn for the batch by the numbers of its first and last row."""
+        if self.noise_root is None:
+            return [None] * len(self.copies)
+        rows = batch.rows
+        seed = hash((int(rows[0]), int(rows[-1]), len(rows))) & (2**63 - 1)
+        draw_BW = torch.randn(
+            len(rows), len(self.noise_root), generator=torch.Generator().manual_seed(seed)
+        )
+        device = batch.activations[self.copies[0].base].device
+        e_BW = draw_BW.to(device) @ self.noise_root.to(device)
+        return e_BW.split([len(copy.rotation) for copy in self.copies], dim=1)
 
 
 def base_model(dictionary: Crosscoder) -> str:
@@ -99,22 +100,27 @@ def base_model(dictionary: Crosscoder) -> str:
     )
 
 
+def base_pairs(dictionary: Crosscoder) -> list[HookpointPair]:
+    """The hookpoints of the model that is copied, each with the one that gets its copy."""
+    pairs = hookpoint_pairs(dictionary)
+    is_first = base_model(dictionary) == model_pair(dictionary)[0]
+    return pairs if is_first else [pair.reversed() for pair in pairs]
+
+
 def null_pair(
-    dictionary: Crosscoder, seed: int, unpredicted: dict[str, Float[Tensor, "base base"]]
+    dictionary: Crosscoder, seed: int, noise: Float[Tensor, "bases bases"] | None
 ) -> NullPair:
     """The null pair for a dictionary's hookpoints. Raises ConfigError where there can be none.
 
-    unpredicted: by the base's hookpoint, the covariance (raw units) of what the other model's
-    hookpoint does not predict of it; a hookpoint that is not in it is copied without noise.
+    noise: its covariance (raw units) over the base's hookpoints in the order of `base_pairs`, as
+    `analyze.null.noise.unpredicted` gives it; None for an exact copy.
     """
-    base = base_model(dictionary)
-    pairs = hookpoint_pairs(dictionary)
+    pairs = base_pairs(dictionary)
     _refuse_unpaired(dictionary, pairs)
-    if base != model_pair(dictionary)[0]:
-        pairs = [pair.reversed() for pair in pairs]
     generator = torch.Generator().manual_seed(seed)
-    copies = [_copy(dictionary, pair, generator, unpredicted) for pair in pairs]
-    return NullPair(base, seed, tuple(copies))
+    copies = tuple(_copy(dictionary, pair, generator) for pair in pairs)
+    root = None if noise is None else square_root(noise).float()
+    return NullPair(base_model(dictionary), seed, copies, root)
 
 
 def _refuse_unpaired(dictionary: Crosscoder, pairs: list[HookpointPair]) -> None:
@@ -128,18 +134,11 @@ def _refuse_unpaired(dictionary: Crosscoder, pairs: list[HookpointPair]) -> None
             )
 
 
-def _copy(
-    dictionary: Crosscoder,
-    pair: HookpointPair,
-    generator: torch.Generator,
-    unpredicted: dict[str, Tensor],
-) -> Copy:
+def _copy(dictionary: Crosscoder, pair: HookpointPair, generator: torch.Generator) -> Copy:
     base, other = dictionary.hookpoints[pair.own], dictionary.hookpoints[pair.other]
     draw = torch.randn(other.width, base.width, generator=generator, dtype=torch.float64)
     rotation = torch.linalg.qr(draw).Q.T.float().contiguous()
-    covariance = unpredicted.get(base.name)
-    root = None if covariance is None else square_root(covariance).float()
-    return Copy(base.name, other.name, rotation, root)
+    return Copy(base.name, other.name, rotation)
 
 
 def square_root(covariance: Float[Tensor, "width width"]) -> Float[Tensor, "width width"]:

@@ -12,10 +12,9 @@ from torch import Tensor
 
 from analyze.config import AnalyzeConfig
 from analyze.norms import model_pair
-from analyze.null.pair import NullPair, base_model, null_pair
+from analyze.null.noise import unpredicted
+from analyze.null.pair import NullPair, null_pair
 from analyze.null.train import null_config, train_null
-from analyze.pairing import hookpoint_pairs
-from analyze.statistics.moments import Moments
 from analyze.subject import Subject
 from analyze.sweep.accumulator import Accumulator
 from analyze.sweep.gather import gather
@@ -23,7 +22,6 @@ from analyze.verdict.evidence import Sums, evidence_table, fresh_sums
 from analyze.verdict.judge import judge, smallest_p
 from analyze.verdict.nulls import copy_null, shared_null
 from analyze.verdict.steering import Steer, with_steering, without_steering
-from train.linear_map import ridge_map
 from train.steps import OnStep
 
 SweepInto = Callable[[Subject, Sequence[Accumulator], Path], None]
@@ -70,7 +68,7 @@ def exclusivity(
     nulls: dict[str, pl.DataFrame] = {}
     models = model_pair(subject.dictionary)
     if "copy" in config.nulls:
-        noise = unpredicted(subject, sums.moments) if config.null_noise else {}
+        noise = unpredicted(subject, sums.moments) if config.null_noise else None
         tables = [
             _null_table(subject, config, run, noise, folder, sweep_into, train_bar)
             for run in range(config.null_runs)
@@ -88,30 +86,11 @@ def exclusivity(
     return Verdict(judged, evidence, nulls, smallest_p(nulls, config))
 
 
-def unpredicted(subject: Subject, moments: Moments) -> dict[str, Tensor]:
-    """Covariance (raw units) of what the other model does not predict, by the base's hookpoint.
-
-    From held-out rows where there are some, else from those that the map was fitted on.
-    """
-    dictionary = subject.dictionary
-    base = base_model(dictionary)
-    found = {}
-    for pair in hookpoint_pairs(dictionary):
-        seen = pair if dictionary.hookpoints[pair.own].model == base else pair.reversed()
-        own, other = moments.slices[seen.own], moments.slices[seen.other]
-        training, held_out = moments.training(), moments.held_out()
-        judged = held_out if held_out.rows else training
-        error_TT = ridge_map(training, judged, other, own).error_TT
-        scale = float(dictionary.scale[seen.own] * dictionary.norm_scale[seen.own])
-        found[dictionary.hookpoints[seen.own].name] = error_TT.cpu() / scale**2
-    return found
-
-
 def _null_table(
     subject: Subject,
     config: AnalyzeConfig,
     run: int,
-    noise: dict[str, Tensor],
+    noise: Tensor | None,
     folder: Path,
     sweep_into: SweepInto,
     train_bar: TrainBar,

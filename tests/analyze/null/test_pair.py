@@ -27,7 +27,7 @@ def batch(rows: int, seed: int = 0, first: int = 0, **widths: int) -> Batch:
 
 
 def test_a_copy_keeps_lengths_and_angles_and_is_in_the_others_width():
-    pair = null_pair(dictionary(("a", 5), ("b", 8)), 3, {})
+    pair = null_pair(dictionary(("a", 5), ("b", 8)), 3, None)
     rows = batch(20, a0=5, b1=8)
     seen = pair.view(rows)
     assert seen["b1"].shape == (20, 8)
@@ -52,7 +52,7 @@ def test_a_hookpoint_without_a_copy_is_refused():
         HookpointShape("b0", "b", 4),
     )
     with pytest.raises(ConfigError, match="a0 is encoded but not reconstructed"):
-        null_pair(Crosscoder(shapes, single_group(("a", "b"), 4)), 0, {})
+        null_pair(Crosscoder(shapes, single_group(("a", "b"), 4)), 0, None)
 
 
 def test_noise_has_the_covariance_that_was_asked_for():
@@ -60,7 +60,7 @@ def test_noise_has_the_covariance_that_was_asked_for():
     root = torch.randn(4, 4, generator=generator, dtype=torch.float64)
     covariance = root @ root.T
     torch.testing.assert_close(square_root(covariance) @ square_root(covariance), covariance)
-    pair = null_pair(dictionary(("a", 4), ("b", 4)), 0, {"a0": covariance})
+    pair = null_pair(dictionary(("a", 4), ("b", 4)), 0, covariance)
     rows = batch(200_000, a0=4, b1=4)
     difference = pair.view(rows)["b1"] @ pair.copies[0].rotation.T - rows.activations["a0"].float()
     found = difference.T @ difference / len(difference)
@@ -68,7 +68,7 @@ def test_noise_has_the_covariance_that_was_asked_for():
 
 
 def test_the_same_rows_have_the_same_copy_and_others_another_noise():
-    pair = null_pair(dictionary(("a", 4), ("b", 4)), 0, {"a0": torch.eye(4)})
+    pair = null_pair(dictionary(("a", 4), ("b", 4)), 0, torch.eye(4))
     first, again = pair.view(batch(9, a0=4, b1=4)), pair.view(batch(9, a0=4, b1=4))
     assert torch.equal(first["b1"], again["b1"])
     assert not torch.equal(first["b1"], pair.view(batch(9, first=100, a0=4, b1=4))["b1"])
@@ -76,6 +76,6 @@ def test_the_same_rows_have_the_same_copy_and_others_another_noise():
 
 def test_a_pair_is_named_by_its_content():
     shapes = dictionary(("a", 4), ("b", 4))
-    assert null_pair(shapes, 0, {}).name == null_pair(shapes, 0, {}).name
-    others = (null_pair(shapes, 1, {}), null_pair(shapes, 0, {"a0": torch.eye(4)}))
-    assert len({null_pair(shapes, 0, {}).name, *(pair.name for pair in others)}) == 3
+    assert null_pair(shapes, 0, None).name == null_pair(shapes, 0, None).name
+    others = (null_pair(shapes, 1, None), null_pair(shapes, 0, torch.eye(4)))
+    assert len({null_pair(shapes, 0, None).name, *(pair.name for pair in others)}) == 3

@@ -123,14 +123,14 @@ def test_a_null_that_was_interrupted_does_not_leave_an_older_one_in_its_place(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(null_train, "train_on", interrupted)
-    pair = null_pair(subject.dictionary, 0, {})
+    pair = null_pair(subject.dictionary, 0, None)
     with pytest.raises(KeyboardInterrupt):
         train_null(subject, pair, null_config(subject, 0, 1.0, "cpu"), tmp_path)
     assert not older.exists()
 
 
 def test_a_model_beside_its_copy_has_nothing_of_its_own(subject, verdict, tmp_path):
-    pair = null_pair(subject.dictionary, 7, {})
+    pair = null_pair(subject.dictionary, 7, None)
     config = null_config(subject, 7, 1.0, "cpu").model_copy(
         update={"exclusive": TRAINING["exclusive"]}
     )
