@@ -20,6 +20,7 @@ from harvest.batches import pack
 from harvest.models.hooked import HookedModel
 from harvest.plan import ModelPlan
 from pipeline.errors import ModelError
+from pipeline.memory import out_of_memory
 
 Pair = Literal["last", "mean"]
 
@@ -66,22 +67,20 @@ def row_activations(
     """
     _refuse_foreign_tokens(model, plan)
     rows: dict[str, Tensor] = {}
+    remedy = (
+        f"lower harvest.batch_tokens (now {batch_tokens}); if that does not help, "
+        "harvest.block_characters; what was begun with other values cannot be gone on with: --fresh"
+    )
     for batch in batches(plan, batch_tokens, pair):
         before_pass()
-        try:
+        what = f"models.{model.name}, a pass of {batch.input_ids.numel()} tokens on {model.device}"
+        with out_of_memory(ModelError, what, remedy):
             found = model.activations(batch.input_ids, batch.attention_mask)
             for name, values in found.items():
                 if name not in rows:
                     rows[name] = _empty(len(plan.row_token), values)
                 index = _sent(batch.rows, values.device)
                 rows[name].index_copy_(0, index, _reduced(values, batch, pair))
-        except torch.OutOfMemoryError:
-            raise ModelError(
-                f"models.{model.name}: out of memory in a pass of {batch.input_ids.numel()} "
-                f"tokens on {model.device}; lower harvest.batch_tokens (now {batch_tokens}); "
-                "if that does not help, harvest.block_characters; a store begun with other values "
-                "cannot be continued: delete it"
-            ) from None
     for hookpoint in model.hookpoints:
         rows.setdefault(hookpoint.name, torch.empty((0, hookpoint.width), dtype=torch.bfloat16))
     return _to_cpu(rows)

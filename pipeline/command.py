@@ -26,6 +26,7 @@ from rich.text import Text
 
 from pipeline.config import DEFAULT_FILE, Config, load_config
 from pipeline.errors import CrossdiffError
+from pipeline.memory import ran_out
 
 ConfigOption = Annotated[
     Path | None,
@@ -112,6 +113,13 @@ def run(app: typer.Typer) -> NoReturn:
         elif error.errno in REFUSED:
             remedy = "make it writable, or choose another run_dir"
         _fail(f"{error.filename or 'output'}: {error.strerror}; {remedy}")
+    except RuntimeError as error:
+        if debug or not ran_out(error):
+            raise
+        _fail(
+            f"out of memory: {str(error).splitlines()[0]}; lower batch_rows or batch_tokens of the "
+            "stage, or set its device to cpu (--debug says where it was)"
+        )
     sys.exit(0)
 
 

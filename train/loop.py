@@ -19,7 +19,7 @@ from store.reader import Store
 from train.best import Best
 from train.checkpoint import Progress, discard_run, load_checkpoint, saved_steps
 from train.config import TrainConfig
-from train.device import resolve_device
+from train.device import resolve_device, training_memory
 from train.dictionary.artifact import add_to_description, save_dictionary
 from train.evaluate import Evaluation
 from train.lock import locked
@@ -95,7 +95,8 @@ def train_on(
     with ExitStack() as locks:
         for place in folders if ranks.main else ():
             locks.enter_context(locked(place))
-        return _train_into(folders, source, config, device, on_step, fresh, ranks)
+        with training_memory(config, len(folders), device):
+            return _train_into(folders, source, config, device, on_step, fresh, ranks)
 
 
 def _train_into(

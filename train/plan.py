@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from train.config import TrainConfig
-from train.device import resolve_device
+from train.device import resolve_device, training_memory
 from train.recipes.presets import Planned, planned
 from train.recipes.recipe import build_trainee, output_folder
 from train.source import RowSource
@@ -57,17 +57,11 @@ class TrainPlan:
 def plan(source: RowSource, config: TrainConfig, folder: Path) -> TrainPlan:
     """Times a few real steps, while rows are read ahead of them; writes nothing."""
     device = resolve_device(config.device)
-    first_batch = source.first_batch()
     plans = planned(config)
-    trainees = [build_trainee(one, source, first_batch, device) for one in plans]
-    seconds = 0.0
-    with closing(iter(source)) as batches:
-        for step in range(TIMED_STEPS):
-            batch = next(batches)
-            begin = time.perf_counter()
-            for trainee in trainees:
-                float(trainee.step(batch.activations, step).loss)
-            seconds = time.perf_counter() - begin
+    with training_memory(config, len(plans), device):
+        first_batch = source.first_batch()
+        trainees = [build_trainee(one, source, first_batch, device) for one in plans]
+        seconds = _last_step_seconds(source, trainees)
     dictionaries = tuple(
         _sized(one, trainee, output_folder(folder, number, one.name))
         for number, (one, trainee) in enumerate(zip(plans, trainees, strict=True))
@@ -83,6 +77,18 @@ def plan(source: RowSource, config: TrainConfig, folder: Path) -> TrainPlan:
         seconds * config.steps,
         dictionaries=dictionaries,
     )
+
+
+def _last_step_seconds(source: RowSource, trainees: list[Trainee]) -> float:
+    seconds = 0.0
+    with closing(iter(source)) as batches:
+        for step in range(TIMED_STEPS):
+            batch = next(batches)
+            begin = time.perf_counter()
+            for trainee in trainees:
+                float(trainee.step(batch.activations, step).loss)
+            seconds = time.perf_counter() - begin
+    return seconds
 
 
 def _sized(one: Planned, trainee: Trainee, folder: Path) -> PlannedDictionary:

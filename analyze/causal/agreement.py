@@ -27,6 +27,7 @@ from analyze.causal.steer import scores_at_rows
 from analyze.causal.steer_steps import Step
 from harvest.models.hooked import HookedModel
 from pipeline.errors import ModelError
+from pipeline.memory import out_of_memory
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ def signature(
     batch_tokens: padded tokens of a pass. Raises ModelError where memory runs out.
     """
     change_V, positions = torch.zeros((), dtype=torch.float64), 0
-    try:
+    remedy = f"lower --batch-tokens (now {batch_tokens})"
+    with out_of_memory(ModelError, f"models.{model.name}", remedy):
         for batch in padded_batches(readings, batch_tokens):
             up_V, down_V = (
                 _summed_probabilities(scores_at_rows(model, batch, step.edits(sign)))
@@ -62,11 +64,6 @@ def signature(
             )
             change_V = change_V.to(up_V.device) + (up_V - down_V) / 2
             positions += len(batch.places)
-    except torch.OutOfMemoryError:
-        raise ModelError(
-            f"models.{model.name}: out of memory with passes of {batch_tokens} tokens; "
-            "lower --batch-tokens"
-        ) from None
     if not positions:
         return Signature(torch.zeros(len(classes.classes), dtype=torch.float64), 0)
     return Signature(classes.by_class(model.name, change_V / positions).cpu(), positions)

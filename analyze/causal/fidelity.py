@@ -26,6 +26,7 @@ from analyze.subject import Subject
 from harvest.models.hooked import HookedModel
 from harvest.models.intervene import logits
 from pipeline.errors import DictionaryError, ModelError
+from pipeline.memory import out_of_memory
 
 ALL = "all"
 REPLACED = ("reconstruction", "zero", "mean")
@@ -65,6 +66,7 @@ def fidelity_table(
     labels = len(subject.labels.names)
     sums = {name: np.zeros((labels, len(MEASURES))) for name in patched}
     counts = {name: np.zeros(labels, np.int64) for name in patched}
+    remedy = f"lower --batch-tokens (now {batch_tokens}), or analyze.batch_rows (now {batch_rows})"
     for group in _groups(passages, GROUP_BATCHES * batch_tokens):
         of_document = subject.labels.of_document[[passage.document for passage in group]]
         of_row = np.repeat(of_document, [len(passage.rows) for passage in group]).astype(np.int64)
@@ -72,7 +74,7 @@ def fidelity_table(
             name: padded_batches([passage.readings[name] for passage in group], batch_tokens)
             for name in models
         }
-        try:
+        with out_of_memory(ModelError, f"models {', '.join(models)}", remedy):
             clean: dict[str, Tensor] = {}
             for name, model in models.items():
                 clean.update(read_rows(model, batches[name], len(of_row)))
@@ -85,11 +87,6 @@ def fidelity_table(
                     np.add.at(sums[name], of_row[rows], values)
                     counts[name] += np.bincount(of_row[rows], minlength=labels)
                     on_rows(len(batch.rows))
-        except torch.OutOfMemoryError:
-            raise ModelError(
-                f"models {', '.join(models)}: out of memory with passes of {batch_tokens} tokens; "
-                "lower --batch-tokens, or analyze.batch_rows"
-            ) from None
     documents = np.bincount(
         subject.labels.of_document[[passage.document for passage in passages]], minlength=labels
     )

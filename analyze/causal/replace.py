@@ -23,6 +23,7 @@ from analyze.causal.replace_run import ACTIVATIONS, NONE, TARGET, Pair, Run
 from analyze.causal.replace_sets import FeatureSet
 from analyze.subject import Subject
 from pipeline.errors import ModelError
+from pipeline.memory import out_of_memory
 
 BIAS = "bias"
 REPLACE_COLUMNS = {
@@ -58,7 +59,9 @@ def replacement_table(
     lines = with_references(sets, subject.features, bias)
     sums = torch.zeros(len(lines), 2, dtype=torch.float64)
     positions = 0
-    try:
+    both = f"models {pair.base.name} and {pair.target.name}"
+    remedy = f"lower --batch-tokens (now {batch_tokens}), or analyze.batch_rows (now {batch_rows})"
+    with out_of_memory(ModelError, both, remedy):
         for batch in padded_batches([p.readings[pair.base.name] for p in passages], batch_tokens):
             here = [passages[number] for number in batch.readings.tolist()]
             run = Run.of(subject, pair, here, batch_rows)
@@ -66,11 +69,6 @@ def replacement_table(
             for number, one in enumerate(lines):
                 sums[number] += run.measured(one, bias).cpu()
                 on_passes(len(here))
-    except torch.OutOfMemoryError:
-        raise ModelError(
-            f"models {pair.base.name} and {pair.target.name}: out of memory with passes of "
-            f"{batch_tokens} tokens; lower --batch-tokens, or analyze.batch_rows"
-        ) from None
     return _table(lines, sums, positions)
 
 

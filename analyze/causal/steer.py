@@ -26,6 +26,7 @@ from analyze.causal.steer_tokens import TokenChange, TokenSums
 from harvest.models.hooked import HookedModel
 from harvest.models.intervene import Edit, logits
 from pipeline.errors import ModelError
+from pipeline.memory import out_of_memory
 
 SETS = ("firing", "silent")
 
@@ -123,16 +124,12 @@ def effects(
     tokens: how many of those promoted and suppressed most are kept. Raises ModelError.
     """
     sums = [_Sums(len(model.tokenizer) if tokens else 0) for _ in changes]
-    try:
+    remedy = f"lower --batch-tokens (now {batch_tokens})"
+    with out_of_memory(ModelError, f"models.{model.name}", remedy):
         for batch in padded_batches(readings, batch_tokens):
             clean_nV = scores_at_rows(model, batch)
             for one, edits in zip(sums, changes, strict=True):
                 one.add(clean_nV, scores_at_rows(model, batch, edits))
-    except torch.OutOfMemoryError:
-        raise ModelError(
-            f"models.{model.name}: out of memory with passes of {batch_tokens} tokens; "
-            "lower --batch-tokens"
-        ) from None
     return [one.mean(tokens) for one in sums]
 
 

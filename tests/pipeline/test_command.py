@@ -4,6 +4,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from pipeline import command
@@ -89,7 +90,15 @@ def test_a_full_disk_without_a_file_name_is_one_line(ended):
     assert err.startswith("error: output: No space left on device;")
 
 
-@pytest.mark.parametrize("error", [ValueError("ours"), OSError(errno.EIO, "ours")])
+def test_too_little_memory_is_one_line(ended):
+    code, err = ended(torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB\nmore"))
+    assert (code, err.count("\n")) == (1, 1)
+    assert err.startswith("error: out of memory: CUDA out of memory. Tried 2 GiB; lower")
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("ours"), OSError(errno.EIO, "ours"), RuntimeError("ours")]
+)
 def test_a_mistake_of_ours_keeps_its_traceback(program, error):
     with pytest.raises(type(error), match="ours"):
         program(error)
