@@ -17,7 +17,9 @@ test-slurm: $(VENV)/.installed-dev slurm
 	$(BIN)/python -m pytest -m slurm tests/slurm
 
 slurm:
-	@if ! command -v sbatch munged slurmctld >/dev/null || ! PATH=$$PATH:/usr/sbin command -v slurmd >/dev/null; then \
+	@PATH=$$PATH:/usr/sbin; missing=; \
+	for name in sbatch munged slurmctld slurmd; do command -v $$name >/dev/null || missing=1; done; \
+	if [ -n "$$missing" ]; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    echo "installing Slurm for its tests"; \
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq slurm-wlm munge >/dev/null; \

@@ -16,14 +16,15 @@ from train.evaluate import Evaluation
 from train.loop import TrainedDictionary
 from train.recipes.presets import planned
 from train.recipes.recipe import output_folder
-from train.recipes.units import in_units
+from train.recipes.units import units_of
 
 
 def finished(config: TrainConfig, folder: Path) -> list[TrainedDictionary] | None:
     """What every dictionary of `config` said at its end; None unless all have come to it.
 
     That is: the last checkpoint, the dictionary of just this configuration and its validation are
-    there. Whether it was trained on these rows is not looked at.
+    there; settings of the validation and of a live buffer count, too, which `train.status` leaves
+    out. Whether it was trained on these rows is not looked at.
     """
     found = []
     for number, plan in enumerate(planned(config)):
@@ -41,10 +42,7 @@ def _is_whole(config: TrainConfig, place: Path) -> bool:
         return False
     with suppress(DictionaryError, KeyError, TypeError):
         description = read_description(place)
-        hookpoints = description["hookpoints"]
-        widths = [hookpoint["width"] for hookpoint in hookpoints]
-        written = sum(hookpoint.get("writes", True) for hookpoint in hookpoints)
-        said = in_units(config, widths, written).model_dump(mode="json")
+        said = units_of(config, description["hookpoints"]).model_dump(mode="json")
         return bool(description["train"] == said)
     return False
 

@@ -22,7 +22,7 @@ from train.lock import is_locked
 from train.loop import FREE_SETTINGS
 from train.recipes.presets import Planned, planned
 from train.recipes.recipe import output_folder
-from train.recipes.units import in_units
+from train.recipes.units import units_of
 from train.source import store_provenance
 
 State = Literal["complete", "running", "stopped", "not begun", "outdated"]
@@ -133,13 +133,11 @@ def difference(
     being older, does not know. rows: see `store_provenance`; None: not compared.
     """
     try:
-        hookpoints = description["hookpoints"]
-        widths = [hookpoint["width"] for hookpoint in hookpoints]
-        written = sum(hookpoint.get("writes", True) for hookpoint in hookpoints)
+        now = units_of(config, description["hookpoints"])
         had = dict(description["train"])
     except (KeyError, TypeError, ValueError):
         return "it does not say how it was trained"
-    have = in_units(config, widths, written).model_dump(mode="json", exclude=FREE_SETTINGS)
+    have = now.model_dump(mode="json", exclude=FREE_SETTINGS)
     for key in sorted(have.keys() & had.keys(), key=lambda key: (key in FOLLOWING, key)):
         if have[key] != had[key]:
             return f"train.{key} was {had[key]!r}, now {have[key]!r}"

@@ -50,6 +50,15 @@ def in_units(config: TrainConfig, widths: list[int], written: int | None = None)
     return config.model_copy(update=left)
 
 
+def units_of(config: TrainConfig, hookpoints: list[dict[str, Any]]) -> TrainConfig:
+    """The same, for hookpoints as a dictionary's description lists them.
+
+    Raises KeyError or TypeError where it does not.
+    """
+    written = sum(hookpoint.get("writes", True) for hookpoint in hookpoints)
+    return in_units(config, [hookpoint["width"] for hookpoint in hookpoints], written)
+
+
 def _code_scale(config: TrainConfig, hookpoints: int) -> float:
     """What a feature with a decoder norm of 1 at each of so many hookpoints is penalised with."""
     joint = hookpoints**0.5
