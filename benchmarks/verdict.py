@@ -4,13 +4,13 @@
     python -m benchmarks.verdict --concepts 2048 --widths 256 192 --features 1024 --steps 6000
 
 Toy models (benchmarks/toy_model.py), a DFC and a plain crosscoder trained on each by the real
-trainer, then the verdict with its own nulls at 1, 5, 10 and 20 %. A call is false unless the
-feature recovers a concept that only its model has (cosine > 0.8); "near" are false ones whose
-nearest concept is one that only their model has, at a smaller cosine: a mixture, or half learned.
-Printed per dictionary, over all
-seeds: candidates, how many of them are truly exclusive, calls, their actual share of false ones,
-the share of the truly exclusive ones that are called, and for comparison what membership in an
-exclusive group, or the relative decoder norm alone, comes to as a claim.
+trainer, then the verdict with its own nulls at 1, 5, 10 and 20 %. Two truths are held against the
+calls. By decoder, that of the toy benchmark: a feature is exclusive if it recovers a concept that
+only its model has (cosine > 0.8). By cause, what `analyze exclusivity` says of a feature: if more
+than half of what makes it fire are such concepts (benchmarks/toy_causes.py); so are mixtures of
+several, and half-learned ones. Printed per dictionary, over all seeds: candidates, calls, and by
+either truth how many candidates are exclusive, false calls and their share, and the share of the
+exclusive ones that is called; for comparison, what it comes to to call all candidates.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from analyze.config import AnalyzeConfig
 from analyze.subject import Subject, open_subject
 from analyze.verdict.build import exclusivity
 from analyze.verdict.judge import LEVELS, called
+from benchmarks.toy_causes import own_shares
 from benchmarks.toy_model import ToyModel, ToySpec, build_toy
 from benchmarks.toy_run import ToyTraining
 from benchmarks.toy_score import decoder_cosines, truth_of
@@ -38,17 +39,20 @@ from train.config import TrainConfig
 from train.loop import train
 
 HEADINGS = (
-    *("dictionary", "F", "nominal FDR", "candidates", "truly exclusive"),
-    *("called", "false", "of these near", "actual FDR", "recall"),
+    *("dictionary", "F", "nominal FDR", "candidates", "called"),
+    *("exclusive by decoder", "false", "actual FDR", "recall"),
+    *("exclusive by cause", "false", "actual FDR", "recall"),
 )
 RECIPES = ("dfc", "batch_topk_crosscoder")
+TRUTHS = ("", "_by_cause")
 
 
 @dataclass(frozen=True)
 class Judged:
     """A dictionary's verdict held against the truth; level 1.0: every candidate that was tested.
 
-    near: of the false ones, those whose nearest concept at their model is one that only it has.
+    exclusive, right: of the candidates and of the calls, those that truly are, by decoder; and by
+    cause.
     """
 
     seed: int
@@ -56,34 +60,31 @@ class Judged:
     features: int
     level: float
     candidates: int
-    exclusive: int
     called: int
-    false: int
-    near: int
+    exclusive: int
+    right: int
+    exclusive_by_cause: int
+    right_by_cause: int
 
 
 def judged(subject: Subject, toy: ToyModel, config: AnalyzeConfig, folder: Path) -> list[Judged]:
     """One line per level."""
     found = exclusivity(subject, config, folder)
-    cosines = decoder_cosines(subject.dictionary, toy)
-    truth = truth_of(cosines, toy)
-    nearest = {
-        model: toy.owner[one.argmax(dim=1).numpy()] == model for model, one in cosines.items()
-    }
+    owner = truth_of(decoder_cosines(subject.dictionary, toy), toy).owner
+    shares = own_shares(subject.dictionary, toy)
     tested = found.table.filter(pl.col("p").is_not_null())
     claims = tested.select("claimed_for", "feature").rows()
-    near = [bool(nearest[model][feature]) for model, feature in claims]
     tested = tested.with_columns(
-        pl.Series("near", near, pl.Boolean),
-        true=pl.Series(truth.owner[tested["feature"].to_numpy()], dtype=pl.String)
-        == pl.col("claimed_for"),
+        pl.Series("true", [owner[feature] == model for model, feature in claims], pl.Boolean),
+        pl.Series(
+            "caused", [shares[model][feature] > 0.5 for model, feature in claims], pl.Boolean
+        ),
     )
 
     def line(level: float, calls: pl.DataFrame) -> Judged:
-        exclusive, right = int(tested["true"].sum()), int(calls["true"].sum())
-        of = (subject.recipe, subject.features, level, tested.height, exclusive)
-        close = calls.filter(pl.col("near") & ~pl.col("true")).height
-        return Judged(toy.spec.seed, *of, calls.height, calls.height - right, close)
+        counts = [int(of[truth].sum()) for truth in ("true", "caused") for of in (tested, calls)]
+        of = (subject.recipe, subject.features, level, tested.height, calls.height)
+        return Judged(toy.spec.seed, *of, *counts)
 
     levels = [line(level, called(tested, level, config)) for level in LEVELS]
     return [*levels, line(1.0, tested)]
@@ -93,7 +94,7 @@ def table(lines: Sequence[Judged]) -> str:
     """Markdown: one row per recipe, number of features and level, over all seeds."""
     frame = pl.DataFrame([vars(line) for line in lines])
     keys = ["recipe", "features", "level"]
-    counts = ["candidates", "exclusive", "called", "false", "near"]
+    counts = ["candidates", "called", "exclusive", "right", "exclusive_by_cause", "right_by_cause"]
     rows = frame.group_by(keys, maintain_order=True).agg(pl.col(counts).sum())
     out = [
         f"| {' | '.join(HEADINGS)} |",
@@ -101,13 +102,16 @@ def table(lines: Sequence[Judged]) -> str:
     ]
     for row in rows.to_dicts():
         nominal = "none: all candidates" if row["level"] == 1.0 else f"{row['level']:.0%}"
-        right = row["called"] - row["false"]
-        actual = f"{row['false'] / row['called']:.1%}" if row["called"] else "-"
-        recall = f"{right / row['exclusive']:.0%}" if row["exclusive"] else "-"
-        numbers = " | ".join(str(row[name]) for name in counts)
-        name = f"`{row['recipe']}` | {row['features']}"
-        out.append(f"| {name} | {nominal} | {numbers} | {actual} | {recall} |")
+        cells = [f"`{row['recipe']}`", row["features"], nominal, row["candidates"], row["called"]]
+        for exclusive, right in ((row[f"exclusive{by}"], row[f"right{by}"]) for by in TRUTHS):
+            false = row["called"] - right
+            cells += [exclusive, false, _share(false, row["called"], 1), _share(right, exclusive)]
+        out.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(out)
+
+
+def _share(part: int, whole: int, digits: int = 0) -> str:
+    return f"{part / whole:.{digits}%}" if whole else "-"
 
 
 def main(
