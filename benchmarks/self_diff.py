@@ -21,7 +21,7 @@ from torch import Tensor
 
 from analyze.config import AnalyzeConfig
 from analyze.norms import model_pair
-from analyze.null.noise import unpredicted
+from analyze.null.noise import blurring
 from analyze.null.pair import null_pair
 from analyze.null.train import null_config, train_null
 from analyze.statistics.moments import Moments
@@ -93,7 +93,7 @@ def main(
         exclusive = {model: group.size for model, group in groups.items() if group is not None}
         moments = Moments(subject)
         gather(subject, [moments], config.batch_rows, folder / "pair" / "sweep")
-        noise = unpredicted(subject, moments)
+        noise = blurring(subject, moments)
         subjects = {
             "the real pair": subject,
             "itself, an exact copy": copy_of(subject, None, steps, folder / "exact", exclusive),

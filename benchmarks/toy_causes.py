@@ -6,7 +6,9 @@ rows whose concepts are known its activation is regressed on the strengths of al
 + constant; with C their covariance, what a model's own concepts E say of it is w_E C_EE w_E, what
 the others O say w_O C_OO w_O (concepts are hardly correlated: what both say together is left out).
 
-C concepts, F features. Costs a Gram matrix of the strengths, and a solution: C^2 FLOPs a row.
+What neither says (thresholds, other nonlinearity) is left out as well.
+
+C concepts, F features. Costs the Gram matrix of strengths and codes: 2 (C + F)^2 FLOPs a row.
 """
 
 from __future__ import annotations

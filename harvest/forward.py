@@ -69,7 +69,8 @@ def row_activations(
     rows: dict[str, Tensor] = {}
     remedy = (
         f"lower harvest.batch_tokens (now {batch_tokens}); if that does not help, "
-        "harvest.block_characters; what was begun with other values cannot be gone on with: --fresh"
+        "harvest.block_characters; a store begun with other values cannot be gone on with: "
+        "--fresh or, where several tasks write it, delete it"
     )
     for batch in batches(plan, batch_tokens, pair):
         before_pass()

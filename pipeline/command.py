@@ -113,12 +113,13 @@ def run(app: typer.Typer) -> NoReturn:
         elif error.errno in REFUSED:
             remedy = "make it writable, or choose another run_dir"
         _fail(f"{error.filename or 'output'}: {error.strerror}; {remedy}")
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if debug or not ran_out(error):
             raise
+        said = (str(error).splitlines() or [type(error).__name__])[0]
         _fail(
-            f"out of memory: {str(error).splitlines()[0]}; lower batch_rows or batch_tokens of the "
-            "stage, or set its device to cpu (--debug says where it was)"
+            f"out of memory: {said}; lower batch_rows or batch_tokens of the stage, or set its "
+            "device to cpu (--debug says where it was)"
         )
     sys.exit(0)
 

@@ -12,20 +12,22 @@ from contextlib import contextmanager
 from pipeline.errors import CrossdiffError
 
 OF_DEVICE = "OutOfMemoryError"  # torch's, by name: the command line does not import torch
-OF_CPU = "can't allocate memory"  # torch raises a bare RuntimeError that says this
+# What torch says in other errors: of a CPU, of pinned memory and contexts, of cuBLAS and the like.
+SAID = ("can't allocate memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
 
 
-def ran_out(error: RuntimeError) -> bool:
-    """Whether this is torch's error for having no more memory."""
-    return type(error).__name__ == OF_DEVICE or OF_CPU in str(error)
+def ran_out(error: Exception) -> bool:
+    """Whether this is an error of torch, numpy or Python for having no more memory."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == OF_DEVICE
+    return named or (isinstance(error, RuntimeError) and any(s in str(error) for s in SAID))
 
 
 @contextmanager
 def out_of_memory(error: type[CrossdiffError], what: str, remedy: str) -> Iterator[None]:
-    """Raises `error`, "<what>: out of memory; <remedy>", where torch runs out of memory."""
+    """Raises `error`, "<what>: out of memory; <remedy>", where torch or numpy runs out of it."""
     try:
         yield
-    except RuntimeError as raised:
+    except (RuntimeError, MemoryError) as raised:
         if not ran_out(raised):
             raise
-        raise error(f"{what}: out of memory; {remedy}") from None
+        raise error(f"{what}: out of memory; {remedy}") from raised

@@ -32,6 +32,7 @@ from train.dictionary.partition import check_exclusive
 from train.formats.cli import export, import_
 from train.hub_cli import push
 from train.interrupt import sigterm_raises
+from train.memory import training_memory
 from train.one_voice import one_voice
 from train.plan_cli import measured, plan
 from train.recipes.presets import planned
@@ -106,7 +107,7 @@ def run(
         summary.print_plan(expected, section, as_json)
         return
     adopt_slurm_step()
-    with one_voice(), sigterm_raises(), stops_in_time():
+    with one_voice(), sigterm_raises(), stops_in_time(), training_memory(section):
         if live:
             _refuse_several_processes()
             done = None if fresh else live_cli.already_finished(settings, section, folder)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
 
 import torch
 
 from pipeline.errors import ConfigError
-from pipeline.memory import out_of_memory
-from train.config import TrainConfig
 from train.ranks import started_together
 
 
@@ -43,16 +40,3 @@ def resolve_device(name: str, key: str = "train.device") -> torch.device:
 def memory_bytes() -> int:
     """Memory of this machine."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def training_memory(
-    config: TrainConfig, dictionaries: int, device: torch.device
-) -> AbstractContextManager[None]:
-    """Raises ConfigError where training so many dictionaries runs out of memory."""
-    fewer = f", or train fewer than {dictionaries} dictionaries at once" if dictionaries > 1 else ""
-    return out_of_memory(
-        ConfigError,
-        f"train on {device}",
-        f"lower train.features (now {config.features:,}) or train.batch_rows (now "
-        f"{config.batch_rows:,}){fewer}; --fresh if the run had begun with other values",
-    )

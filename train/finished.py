@@ -16,15 +16,15 @@ from train.evaluate import Evaluation
 from train.loop import TrainedDictionary
 from train.recipes.presets import planned
 from train.recipes.recipe import output_folder
-from train.recipes.units import units_of
+from train.recipes.units import NOT_SAID, units_of
 
 
 def finished(config: TrainConfig, folder: Path) -> list[TrainedDictionary] | None:
     """What every dictionary of `config` said at its end; None unless all have come to it.
 
-    That is: the last checkpoint, the dictionary of just this configuration and its validation are
-    there; settings of the validation and of a live buffer count, too, which `train.status` leaves
-    out. Whether it was trained on these rows is not looked at.
+    That is: the last checkpoint, the dictionary of just this configuration (all of it counts, also
+    what `train.status` leaves out) and its validation are there. Whether it was trained on these
+    rows is not looked at.
     """
     found = []
     for number, plan in enumerate(planned(config)):
@@ -40,7 +40,7 @@ def finished(config: TrainConfig, folder: Path) -> list[TrainedDictionary] | Non
 def _is_whole(config: TrainConfig, place: Path) -> bool:
     if saved_steps(place / "checkpoints")[-1:] != [config.steps] or not (place / WEIGHTS).exists():
         return False
-    with suppress(DictionaryError, KeyError, TypeError):
+    with suppress(DictionaryError, *NOT_SAID):
         description = read_description(place)
         said = units_of(config, description["hookpoints"]).model_dump(mode="json")
         return bool(description["train"] == said)

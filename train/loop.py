@@ -19,10 +19,11 @@ from store.reader import Store
 from train.best import Best
 from train.checkpoint import Progress, discard_run, load_checkpoint, saved_steps
 from train.config import TrainConfig
-from train.device import resolve_device, training_memory
+from train.device import resolve_device
 from train.dictionary.artifact import add_to_description, save_dictionary
 from train.evaluate import Evaluation
 from train.lock import locked
+from train.memory import training_memory
 from train.metrics import MetricsLog, NoLog
 from train.provenance import figures, predicted, provenance
 from train.ranks import ALONE, Ranks
@@ -73,7 +74,8 @@ def train(
     fresh: bool = False,
 ) -> list[TrainedDictionary]:
     """Trains every dictionary of `config` on a store; as `train_on`."""
-    return train_on(StoreRows(store, config), config, folder, on_step, fresh)
+    with training_memory(config):
+        return train_on(StoreRows(store, config), config, folder, on_step, fresh)
 
 
 def train_on(
@@ -95,8 +97,7 @@ def train_on(
     with ExitStack() as locks:
         for place in folders if ranks.main else ():
             locks.enter_context(locked(place))
-        with training_memory(config, len(folders), device):
-            return _train_into(folders, source, config, device, on_step, fresh, ranks)
+        return _train_into(folders, source, config, device, on_step, fresh, ranks)
 
 
 def _train_into(

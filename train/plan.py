@@ -10,7 +10,8 @@ from pathlib import Path
 from torch import Tensor
 
 from train.config import TrainConfig
-from train.device import resolve_device, training_memory
+from train.device import resolve_device
+from train.memory import training_memory
 from train.recipes.presets import Planned, planned
 from train.recipes.recipe import build_trainee, output_folder
 from train.source import RowSource
@@ -58,7 +59,7 @@ def plan(source: RowSource, config: TrainConfig, folder: Path) -> TrainPlan:
     """Times a few real steps, while rows are read ahead of them; writes nothing."""
     device = resolve_device(config.device)
     plans = planned(config)
-    with training_memory(config, len(plans), device):
+    with training_memory(config):
         first_batch = source.first_batch()
         trainees = [build_trainee(one, source, first_batch, device) for one in plans]
         seconds = _last_step_seconds(source, trainees)

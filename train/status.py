@@ -22,7 +22,7 @@ from train.lock import is_locked
 from train.loop import FREE_SETTINGS
 from train.recipes.presets import Planned, planned
 from train.recipes.recipe import output_folder
-from train.recipes.units import units_of
+from train.recipes.units import NOT_SAID, units_of
 from train.source import store_provenance
 
 State = Literal["complete", "running", "stopped", "not begun", "outdated"]
@@ -135,7 +135,7 @@ def difference(
     try:
         now = units_of(config, description["hookpoints"])
         had = dict(description["train"])
-    except (KeyError, TypeError, ValueError):
+    except NOT_SAID:
         return "it does not say how it was trained"
     have = now.model_dump(mode="json", exclude=FREE_SETTINGS)
     for key in sorted(have.keys() & had.keys(), key=lambda key: (key in FOLLOWING, key)):

@@ -3,11 +3,11 @@
 Each of the other model's hookpoints gets, in place of its own rows, (x + e) Q: x the rows of the
 base's hookpoint, Q a random matrix with orthonormal rows from the base's width to the other's, and
 e noise. Every feature of one is a linear direction of the other. Two real models, though, do not
-share what they share to the last digit; so e is Gaussian with the covariance of what the best
-linear map from the other model fails to predict of x (`analyze.null.noise`), all hookpoints
-together: what is lacking in one layer of the other model is lacking in the next, too. That counts
-what truly is the base's own as noise, so the copy is worse than it should be and the null on the
-safe side. Without noise it is an exact copy: the model against itself.
+share what they share to the last digit; so e is Gaussian, and such that a linear map predicts x
+from its copies as well as it does from the other model (`analyze.null.noise`), all hookpoints
+together: what is lacking in one layer of the other model is lacking in the next, too. Without noise
+it is an exact copy: the model against itself. What a map between one pair of hookpoints alone can
+do is not kept where there are several.
 
 B rows, D_b and D_o widths of a hookpoint of the base and of the other, W the base's summed widths.
 """
@@ -42,8 +42,9 @@ class Copy:
 class NullPair:
     """The copies of all hookpoints of a model: the base; `seed`: of the rotations.
 
-    noise_root: a square root of the noise's covariance in the base's raw units, its hookpoints one
-    behind the other in the order of the copies; None for no noise.
+    noise_root: R of e = R g, g standard normal, in the base's raw units, its hookpoints one behind
+    the other in the order of the copies; None for no noise. It is on the dictionary's device, where
+    copies are made: 2 B W^2 FLOPs a batch.
     """
 
     model: str
@@ -57,29 +58,32 @@ class NullPair:
         total = hashlib.sha256()
         for part in (*(copy.rotation for copy in self.copies), self.noise_root):
             if part is not None:
-                total.update(part.numpy().tobytes())
+                total.update(part.cpu().numpy().tobytes())
         return f"{self.model} beside its rotated copy {self.seed} ({total.hexdigest()[:16]})"
 
     def view(self, batch: Batch) -> Activations:
         """A batch of the real pair's raw rows as one of the null pair's; the same again for it."""
         seen = dict(batch.activations)
-        bases = [seen[copy.base].float() for copy in self.copies]
+        device = self.copies[0].rotation.device
+        bases = [seen[copy.base].to(device).float() for copy in self.copies]
         for copy, x_BD, e_BD in zip(self.copies, bases, self._noise(batch), strict=True):
-            blurred_BD = x_BD if e_BD is None else x_BD + e_BD.to(x_BD.device)
-            seen[copy.other] = blurred_BD @ copy.rotation.to(x_BD.device)
+            made_BD = (x_BD if e_BD is None else x_BD + e_BD) @ copy.rotation
+            seen[copy.other] = made_BD.to(seen[copy.base].device)
         return seen
 
     def _noise(self, batch: Batch) -> Sequence[Tensor | None]:
         """Of each copy, drawn for the batch by the numbers of its first and last row."""
         if self.noise_root is None:
             return [None] * len(self.copies)
-        rows = batch.rows
+        rows, device = batch.rows, self.noise_root.device
         seed = hash((int(rows[0]), int(rows[-1]), len(rows))) & (2**63 - 1)
         draw_BW = torch.randn(
-            len(rows), len(self.noise_root), generator=torch.Generator().manual_seed(seed)
+            len(rows),
+            len(self.noise_root),
+            generator=torch.Generator(device).manual_seed(seed),
+            device=device,
         )
-        device = batch.activations[self.copies[0].base].device
-        e_BW = draw_BW.to(device) @ self.noise_root.to(device)
+        e_BW = draw_BW @ self.noise_root.T
         return e_BW.split([len(copy.rotation) for copy in self.copies], dim=1)
 
 
@@ -108,19 +112,19 @@ def base_pairs(dictionary: Crosscoder) -> list[HookpointPair]:
 
 
 def null_pair(
-    dictionary: Crosscoder, seed: int, noise: Float[Tensor, "bases bases"] | None
+    dictionary: Crosscoder, seed: int, noise_root: Float[Tensor, "bases bases"] | None
 ) -> NullPair:
     """The null pair for a dictionary's hookpoints. Raises ConfigError where there can be none.
 
-    noise: its covariance (raw units) over the base's hookpoints in the order of `base_pairs`, as
-    `analyze.null.noise.unpredicted` gives it; None for an exact copy.
+    noise_root: as `analyze.null.noise.blurring` gives it; None for an exact copy.
     """
     pairs = base_pairs(dictionary)
     _refuse_unpaired(dictionary, pairs)
     generator = torch.Generator().manual_seed(seed)
     copies = tuple(_copy(dictionary, pair, generator) for pair in pairs)
-    root = None if noise is None else square_root(noise).float()
-    return NullPair(base_model(dictionary), seed, copies, root)
+    if noise_root is not None:
+        noise_root = noise_root.to(dictionary.b_enc.device, torch.float32)
+    return NullPair(base_model(dictionary), seed, copies, noise_root)
 
 
 def _refuse_unpaired(dictionary: Crosscoder, pairs: list[HookpointPair]) -> None:
@@ -138,13 +142,7 @@ def _copy(dictionary: Crosscoder, pair: HookpointPair, generator: torch.Generato
     base, other = dictionary.hookpoints[pair.own], dictionary.hookpoints[pair.other]
     draw = torch.randn(other.width, base.width, generator=generator, dtype=torch.float64)
     rotation = torch.linalg.qr(draw).Q.T.float().contiguous()
-    return Copy(base.name, other.name, rotation)
-
-
-def square_root(covariance: Float[Tensor, "width width"]) -> Float[Tensor, "width width"]:
-    """The symmetric square root of a covariance, with eigenvalues below zero taken as zero."""
-    values, vectors = torch.linalg.eigh(covariance.double().cpu())
-    return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    return Copy(base.name, other.name, rotation.to(dictionary.b_enc.device))
 
 
 def _width(dictionary: Crosscoder, number: int) -> int:

@@ -18,6 +18,7 @@ from analyze.null.pair import NullPair
 from analyze.null.rows import NullRows
 from analyze.subject import Subject
 from pipeline.errors import DictionaryError
+from pipeline.memory import out_of_memory
 from store.files import json_bytes, read_json, write_json
 from train.config import TrainConfig
 from train.device import resolve_device
@@ -32,6 +33,7 @@ SCHEDULES = (
     *("sparsity_warmup_steps", "resample_every"),
 )
 MADE_FOR = "null.json"
+NO_ROOM = "set analyze.device to cpu, or judge without it by --null shared"
 
 
 def null_config(subject: Subject, seed: int, share: float, device: str = "auto") -> TrainConfig:
@@ -103,7 +105,8 @@ def train_null(
         if not same:  # what is there must not pass for what is to come, wherever this run ends
             (place / CONFIG).unlink(missing_ok=True)
         write_json(folder / MADE_FOR, made_for)
-        train_on(rows, config, place, on_step, fresh=not same)
+        with out_of_memory(DictionaryError, "training a null", NO_ROOM):
+            train_on(rows, config, place, on_step, fresh=not same)
     device = resolve_device(config.device, "analyze.device")
     dictionary = load_dictionary(place).to(device)
     null = Subject(subject.store, dictionary, place, read_description(place))

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from analyze.config import AnalyzeConfig
 from analyze.norms import model_pair
-from analyze.null.noise import unpredicted
+from analyze.null.noise import blurring
 from analyze.null.pair import NullPair, null_pair
 from analyze.null.train import null_config, train_null
+from analyze.pairing import hookpoint_pairs
 from analyze.subject import Subject
 from analyze.sweep.accumulator import Accumulator
 from analyze.sweep.gather import gather
@@ -68,12 +69,12 @@ def exclusivity(
     nulls: dict[str, pl.DataFrame] = {}
     models = model_pair(subject.dictionary)
     if "copy" in config.nulls:
-        noise = unpredicted(subject, sums.moments) if config.null_noise else None
+        noise = blurring(subject, sums.moments) if config.null_noise else None
         tables = [
             _null_table(subject, config, run, noise, folder, sweep_into, train_bar)
             for run in range(config.null_runs)
         ]
-        nulls["copy"] = copy_null(tables, models)
+        nulls["copy"] = copy_null(tables, models, len(hookpoint_pairs(subject.dictionary)))
     if "shared" in config.nulls:
         nulls["shared"] = shared_null(evidence, models)
     if steer is not None:

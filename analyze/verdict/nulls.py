@@ -9,14 +9,18 @@ import polars as pl
 from analyze.verdict.evidence import EVIDENCE, NORM_SHARE
 
 
-def copy_null(tables: Sequence[pl.DataFrame], models: tuple[str, str]) -> pl.DataFrame:
+def copy_null(
+    tables: Sequence[pl.DataFrame], models: tuple[str, str], pairs: int = 1
+) -> pl.DataFrame:
     """The null of dictionaries that were trained on a pair without differences.
 
     There every feature has a linear counterpart in the other model, so that all say how well one
     can be read from it; of direction and of norms only its candidates tell: the others are decoded
     there, and it is by their norms that candidates are chosen.
     The copy is blurred and the base is not: what is read from the worse of the two counts.
-    Of steering it tells nothing: there is no model of which the copies are activations.
+    Of steering it tells nothing: there is no model of which the copies are activations. Nor, of
+    several `pairs` of hookpoints, of what is found out pair by pair: only all of them together are
+    as good a copy as the other model is.
     """
     found = pl.concat(tables).filter(pl.col("readout_ratio").is_not_null() & (pl.col("fires") > 0))
     ratio = pl.col("readout_ratio")
@@ -26,6 +30,8 @@ def copy_null(tables: Sequence[pl.DataFrame], models: tuple[str, str]) -> pl.Dat
         "mapped_norm": pl.col("mapped_norm"),
         NORM_SHARE: pl.when("candidate").then(NORM_SHARE),
     }
+    if pairs > 1:
+        told = {name: told[name] for name in ("readout_ratio", NORM_SHARE)}
     lines = null_lines(found, told)
     return pl.concat([lines.with_columns(claimed_for=pl.lit(model)) for model in models])
 

@@ -341,5 +341,7 @@ def test_out_of_memory_says_that_a_begun_store_must_be_deleted(moved, monkeypatc
     models = load_models(moved)
     monkeypatch.setattr("harvest.models.hooked.HookedModel.activations", full)
     block = DocumentBlock([Document("some text", "")], [0], 1, {}, {})
-    with pytest.raises(ModelError, match=r"lower harvest\.batch_tokens \(now 400\); .* delete it"):
+    with pytest.raises(
+        ModelError, match=r"out of memory; lower harvest\.batch_tokens \(now 400\); .* delete it"
+    ):
         list(produce(models, make_planner(moved, models), [block], moved.harvest))

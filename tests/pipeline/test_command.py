@@ -97,6 +97,20 @@ def test_too_little_memory_is_one_line(ended):
 
 
 @pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be ..."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"),
+    ],
+)
+def test_other_ways_of_having_too_little_memory_are_one_line(ended, error):
+    code, err = ended(error)
+    assert (code, err.count("\n")) == (1, 1)
+    assert err.startswith("error: out of memory: ")
+
+
+@pytest.mark.parametrize(
     "error", [ValueError("ours"), OSError(errno.EIO, "ours"), RuntimeError("ours")]
 )
 def test_a_mistake_of_ours_keeps_its_traceback(program, error):

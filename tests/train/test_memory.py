@@ -11,7 +11,7 @@ from train.trainee import Trainee
 
 from .conftest import tiny
 
-TOO_LARGE = r"^train on cpu: out of memory; lower train.features \(now 40\) or train.batch_rows"
+TOO_LARGE = r"^train: out of memory; lower train.features \(now 40\) or train.batch_rows"
 
 
 @pytest.fixture(autouse=True)

@@ -26,6 +26,7 @@ WEIGHTS: dict[SparsityName, float] = {
     "l0": 1.0,
 }
 GATE = 5 / 3  # a penalty on the gate shrinks nothing that is decoded: as sparse takes more of it
+NOT_SAID = (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError)
 BANDWIDTH = THRESHOLD = 0.001  # arXiv 2407.14435; thresholds of a dictionary without rows
 
 
@@ -53,7 +54,7 @@ def in_units(config: TrainConfig, widths: list[int], written: int | None = None)
 def units_of(config: TrainConfig, hookpoints: list[dict[str, Any]]) -> TrainConfig:
     """The same, for hookpoints as a dictionary's description lists them.
 
-    Raises KeyError or TypeError where it does not.
+    Raises one of NOT_SAID where it does not.
     """
     written = sum(hookpoint.get("writes", True) for hookpoint in hookpoints)
     return in_units(config, [hookpoint["width"] for hookpoint in hookpoints], written)

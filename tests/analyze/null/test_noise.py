@@ -1,12 +1,13 @@
 """The noise of a copy beside errors of maps that are fitted in plain float64 on the stored rows."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from analyze.null.noise import unpredicted
+from analyze.null.noise import LEAST_TOLD, blurring, root_of_noise
 from analyze.null.pair import null_pair
 from analyze.statistics.moments import Moments
 from analyze.subject import Subject
@@ -17,6 +18,7 @@ from store.reader import Store
 from store.schema import Hookpoint, StoreSchema
 from store.writer import PartWriter
 from train.dictionary.crosscoder import Crosscoder, HookpointShape
+from train.dictionary.fold import fold
 from train.dictionary.partition import single_group
 from train.linear_map import RIDGES
 
@@ -76,8 +78,10 @@ def filled(subject: Subject) -> Moments:
     return moments
 
 
-def errors_of_explicit_maps(subject: Subject) -> np.ndarray:
-    """Of the map of RIDGES that is best on held-out rows, there; hookpoints in scaled units."""
+def errors_of_explicit_maps(subject: Subject) -> tuple[np.ndarray, np.ndarray]:
+    """Second moments of those of the map of RIDGES that is best on held-out rows, there, and the
+    covariance of what it is to predict; hookpoints in scaled units.
+    """
     z = {n: x.double().numpy() * SCALES[n] for n, x in activations(DOCUMENTS * ROWS).items()}
     base, other = (np.hstack([z[f"{model}{n}"] for n in range(2)]) for model in "ab")
     held_out = subject.held_out[np.repeat(np.arange(DOCUMENTS), ROWS)]
@@ -91,27 +95,63 @@ def errors_of_explicit_maps(subject: Subject) -> np.ndarray:
         weight = np.linalg.solve(gram + strength, centred.T @ (y - y.mean(0)) / len(x))
         error = base[held_out] - (other[held_out] - x.mean(0)) @ weight - y.mean(0)
         found.append(error.T @ error / len(error))
-    return min(found, key=np.trace)
+    return min(found, key=np.trace), np.cov(base[held_out].T, bias=True)
 
 
-def test_it_is_the_covariance_of_the_errors_of_one_map_between_all_hookpoints(subject):
-    expected = errors_of_explicit_maps(subject)
+def as_predicted(error: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    """What is left of x to a linear reader of its copy, with at least half of all directions told.
+
+    By the eigenvectors of S x = s C x, scaled so that C is the identity there.
+    """
+    values, vectors = map(np.real, np.linalg.eig(np.linalg.solve(covariance, error)))
+    vectors /= np.sqrt(np.einsum("wi,wv,vi->i", vectors, covariance, vectors))
+    back = np.linalg.inv(vectors)
+    return back.T @ np.diag(values.clip(0, 0.5)) @ back
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_a_copy_leaves_the_errors_of_one_map_between_all_hookpoints(subject, folded):
+    if folded:
+        subject = replace(subject, dictionary=fold(subject.dictionary)[0])
+    expected, covariance = errors_of_explicit_maps(subject)
     scale = np.repeat([SCALES["a0"], SCALES["a1"]], [WIDTHS["a0"], WIDTHS["a1"]])
-    found = unpredicted(subject, filled(subject)).numpy()
-    np.testing.assert_allclose(found, expected / np.outer(scale, scale), rtol=1e-3, atol=1e-4)
+    root = blurring(subject, filled(subject)).numpy() * scale[:, None]
+    error = np.linalg.inv(np.linalg.inv(covariance) + np.linalg.inv(root @ root.T))
+    np.testing.assert_allclose(error, as_predicted(expected, covariance), rtol=2e-3, atol=2e-3)
 
 
-def test_copies_of_several_layers_say_no_more_of_what_they_lack_than_one_does(subject):
+def test_copies_of_several_layers_say_as_little_of_what_they_lack_as_one_does(subject):
     """Were the noise of each layer its own, two of them would average it out."""
-    noise = unpredicted(subject, filled(subject))
-    pair = null_pair(subject.dictionary, 0, noise)
+    pair = null_pair(subject.dictionary, 0, blurring(subject, filled(subject)))
     rows = activations(DOCUMENTS * ROWS)
     seen = pair.view(Batch(rows, np.arange(DOCUMENTS * ROWS)))
     copies = (seen["b0"], seen["b1"], torch.cat([seen["b0"], seen["b1"]], dim=1))
     lacking = only_a(DOCUMENTS * ROWS)[:, 0].double()
     shares = [share_explained(lacking, copy) for copy in copies]
-    # As much noise as there is of what b lacks: half is left of it, in one layer as in both.
-    assert shares == pytest.approx([0.5] * 3, abs=0.05)
+    assert shares == pytest.approx([0.5] * 3, abs=0.06)
+
+
+def test_a_copy_is_read_as_well_as_the_other_model_where_that_tells_more_than_half():
+    """Of x = y + noise, three ways: what the other model has, in closed form, and in draws."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(200_000, 3, generator=generator, dtype=torch.float64)
+    told = torch.tensor([0.9, 0.6, 0.2], dtype=torch.float64)
+    root = root_of_noise(torch.diag(1 - told), torch.eye(3, dtype=torch.float64))
+    copy = x + torch.randn(x.shape, generator=generator, dtype=torch.float64) @ root.T
+    shares = [share_explained(column, copy) for column in x.T]
+    assert shares == pytest.approx([0.9, 0.6, LEAST_TOLD], abs=0.01)
+
+
+def test_the_narrower_model_is_the_base_whichever_comes_first(subject):
+    swapped = {name: ("b" if name[0] == "a" else "a") for name in WIDTHS}
+    shapes = tuple(HookpointShape(name, swapped[name], width) for name, width in WIDTHS.items())
+    dictionary = Crosscoder(shapes[::-1], single_group(("a", "b"), 4))
+    dictionary.scale.copy_(torch.tensor(list(SCALES.values())[::-1]))
+    turned = replace(subject, dictionary=dictionary)
+    root, other = (blurring(one, filled(one)) for one in (subject, turned))
+    order = torch.tensor([3, 4, 5, 6, 0, 1, 2])  # a1 before a0
+    expected = root @ root.T
+    torch.testing.assert_close(other @ other.T, expected[order][:, order], rtol=1e-4, atol=1e-6)
 
 
 def share_explained(y: torch.Tensor, x: torch.Tensor) -> float:

@@ -38,6 +38,16 @@ def test_a_copy_tells_of_readouts_by_all_and_of_norms_by_candidates():
         ]
 
 
+def test_of_several_pairs_a_copy_tells_nothing_of_what_is_found_pair_by_pair():
+    found = copy_null([LINES], ("a", "b"), pairs=2).filter(pl.col("claimed_for") == "a")
+    assert found.select("readout_ratio", "other_norm_share").rows() == [
+        (0.5, 0.2),
+        (0.5, None),
+        (0.8, None),
+    ]
+    assert found.select("direction", "mapped_norm", STEERING).null_count().row(0) == (3, 3, 3)
+
+
 def test_shared_features_are_read_from_either_model_and_mapped_from_their_own():
     found = shared_null(LINES, ("a", "b"))
     rows = found.select("claimed_for", "fires", *EVIDENCE).rows()
