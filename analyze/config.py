@@ -113,8 +113,8 @@ class AnalyzeConfig(Section):
     )
     null_noise: bool = Field(
         True,
-        description="exclusivity: blur the copy by what the best linear map fails to predict; "
-        "false: an exact rotated copy",
+        description="exclusivity: blur the copy until it predicts its model as the other model "
+        "does; false: an exact rotated copy",
     )
     match_cosine: float = Field(
         0.7,

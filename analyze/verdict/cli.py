@@ -55,10 +55,11 @@ PARAGRAPHS = [
     "fires (4 passes over them per feature). All that has a null gets p-values; what "
     "analyze.evidence names decides.",
     "Nulls. copy: the dictionary's recipe, trained here on one model beside a rotated copy of "
-    "itself, blurred by what the best linear map between the real models fails to predict; where "
-    "the dictionary has exclusive groups, every feature of the null's is one model's alone, though "
-    "each has a counterpart. shared: this dictionary's shared features, read from either model; "
-    "those that are steered with are the null of steering_agreement. "
+    "itself, blurred until a linear map predicts the model from it no better than from the other "
+    "one, though half of every direction stays: all has a counterpart. Where the dictionary has "
+    "exclusive groups, every feature of the null's is one model's alone. shared: this dictionary's "
+    "shared features, read from either model; those that are steered with are the null of "
+    "steering_agreement. "
     "p = (1 + #{null <= x}) / (1 + n), beside features that fire about as often; of several nulls "
     "and several pieces of evidence the largest p counts (Berger 1982).",
     "Called are those with q <= FDR (Benjamini & Hochberg 1995) whose readout ratio is below "
