@@ -49,7 +49,8 @@ function drawScatter(scatter) {
   const box = byId(`scatter-${scatter.name}`);
   box.dataset.title = `${scatter.title} against relative decoder norm; the values are in the table below`;
   const points = lines.filter((one) => one[scatter.name] !== null && one.r !== null);
-  const groups = [...new Set(points.map((one) => one.group))];
+  const present = new Set(points.map((one) => one.group));
+  const groups = Object.keys(index.group_shades).filter((group) => present.has(group));
   box.before(legend([...groups.map((group) => [index.group_shades[group], group]), ...(nulls ? [["null", `${scatter.null_name}: ${scatter.null_title}`]] : [])]));
   tipsIn(box);
   box.addEventListener("click", (event) => event.target.feature !== undefined && openFeature(event.target.feature));
