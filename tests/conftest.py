@@ -4,6 +4,7 @@ Built once per session in a temporary folder; about 3 s.
 """
 
 import json
+import signal
 from pathlib import Path
 
 import polars as pl
@@ -85,6 +86,13 @@ def _byte_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
 def _one_thread() -> None:
     """Tensors here are tiny: a second thread costs more than it gives."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ctrl_c_is_heard() -> None:
+    """A shell starts what runs in its background (`make test &`) with SIGINT ignored."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
