@@ -11,10 +11,11 @@ Cost per map: about 4 D^3 FLOPs for each of RIDGES. S, T widths of source and ta
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from pipeline.errors import StoreError
@@ -38,6 +39,16 @@ class Spread:
         """From the rows' sum and the sum of their outer products; all zero where there are none."""
         mean_W = sum_W / max(1, rows)
         return cls(rows, mean_W, gram_WW / max(1, rows) - torch.outer(mean_W, mean_W))
+
+    def at(self, index_D: Int[Tensor, " some"]) -> Spread:
+        """Of these coordinates, in this order."""
+        index_D = index_D.to(self.mean_W.device)
+        return Spread(self.rows, self.mean_W[index_D], self.covariance_WW[index_D][:, index_D])
+
+
+def coordinates(places: Sequence[slice]) -> Int[Tensor, " some"]:
+    """The numbers of the coordinates at `places`, one place behind the other."""
+    return torch.cat([torch.arange(place.start, place.stop) for place in places])
 
 
 class SpreadSums:

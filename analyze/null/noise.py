@@ -18,7 +18,7 @@ from torch import Tensor
 from analyze.null.pair import base_pairs
 from analyze.statistics.moments import Moments
 from analyze.subject import Subject
-from train.linear_map import Spread, ridge_factor, ridge_map
+from train.linear_map import coordinates, ridge_factor, ridge_map
 
 LEAST_TOLD = 0.5  # share of any direction that the copy tells; of what has a counterpart, that much
 RIDGE = 1e-9  # for coordinates that do not vary
@@ -33,9 +33,9 @@ def blurring(subject: Subject, moments: Moments) -> Float[Tensor, "bases bases"]
     dictionary, slices = subject.dictionary, moments.slices
     pairs = base_pairs(dictionary)
     own = [slices[pair.own] for pair in pairs]
-    index_W, index_V = _index(own), _index([slices[pair.other] for pair in pairs])
+    index_W, index_V = coordinates(own), coordinates([slices[pair.other] for pair in pairs])
     order = torch.cat([index_W, index_V])
-    training, held_out = (_ordered(s, order) for s in (moments.training(), moments.held_out()))
+    training, held_out = moments.training().at(order), moments.held_out().at(order)
     judged = held_out if held_out.rows else training
     bases, others = slice(0, len(index_W)), slice(len(index_W), len(order))
     error_WW = ridge_map(training, judged, others, bases).error_TT.cpu()
@@ -64,12 +64,3 @@ def root_of_noise(
     s_W, U_WW = torch.linalg.eigh((share_WW + share_WW.T) / 2)
     s_W = s_W.clamp(0, 1 - LEAST_TOLD)
     return L_WW @ U_WW * (s_W / (1 - s_W)).sqrt()
-
-
-def _index(places: list[slice]) -> Tensor:
-    return torch.cat([torch.arange(place.start, place.stop) for place in places])
-
-
-def _ordered(spread: Spread, order: Tensor) -> Spread:
-    order = order.to(spread.mean_W.device)
-    return Spread(spread.rows, spread.mean_W[order], spread.covariance_WW[order][:, order])

@@ -22,7 +22,7 @@ from analyze.pairing import claimed_for
 from analyze.statistics.moments import Moments
 from analyze.statistics.readout import Readout, Sums
 from analyze.subject import Subject
-from train.linear_map import RidgeFactor, Spread, ridge_factor
+from train.linear_map import RidgeFactor, Spread, coordinates, ridge_factor
 
 READOUT_RIDGE = 1e-6  # just what rounding of the covariance asks for: rows are many
 FEATURES_AT_ONCE = 4096
@@ -74,14 +74,12 @@ def linear_readout(
 
     spread: of the rows that `readout` has seen; ridge: lambda over the mean eigenvalue of C.
     """
-    index_D = torch.cat([torch.arange(place.start, place.stop) for place in places])
-    index_D = index_D.to(spread.mean_W.device)
-    mean_D = spread.mean_W[index_D]
-    C_DD = spread.covariance_WW[index_D][:, index_D]
-    solved, parts = ridge_factor(C_DD, ridge), []
+    index_D = coordinates(places).to(spread.mean_W.device)
+    here = spread.at(index_D)
+    solved, parts = ridge_factor(here.covariance_WW, ridge), []
     for start in range(0, readout.features, FEATURES_AT_ONCE):
         sums = readout.sums(slice(start, start + FEATURES_AT_ONCE), index_D)
-        parts.append(_explained(sums, mean_D, solved))
+        parts.append(_explained(sums, here.mean_W, solved))
     return _adjusted(torch.cat(parts), spread.rows, len(index_D))
 
 
