@@ -19,6 +19,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from tests.harvest.text.tokenizers import most_frequent
+
 PROSE = (
     "It is a truth universally acknowledged, that a single man in possession of a good fortune, "
     "must be in want of a wife. However little known the feelings or views of such a man may be "
@@ -47,6 +49,7 @@ def _metaspace_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     trainer = trainers.BpeTrainer(
         vocab_size=520,
         special_tokens=special + [f"<0x{byte:02X}>" for byte in range(256)],
+        initial_alphabet=most_frequent(texts, 60),
         limit_alphabet=60,
         show_progress=False,
     )

@@ -12,13 +12,17 @@ from train.dictionary.artifact import save_dictionary
 from train.dictionary.crosscoder import Crosscoder, HookpointShape
 from train.dictionary.partition import Partition
 
+A, B = "a.model.layers.1.out", "b.gpt_neox.layers.1.out"
+FEATURES, CONTEXTS = 24, 3
+ONLY_A, SHARED, ONLY_B = 1, 9, 22
+
 
 def rows_of(store: Store, name: str) -> torch.Tensor:
     return torch.cat([store.activations(name, chunk) for chunk in range(store.chunks)]).float()
 
 
 def directed(store: Store, names: tuple[str, ...], partition: Partition, share: float = 0.01):
-    """Random directions; biases so that each feature fires on this share of the rows."""
+    """Random directions; biases so that each feature fires on about this share of the rows."""
     shapes = [store.hookpoint(name) for name in names]
     hookpoints = tuple(HookpointShape(one.name, one.model, one.width) for one in shapes)
     dictionary = Crosscoder(hookpoints, partition)
@@ -34,8 +38,16 @@ def directed(store: Store, names: tuple[str, ...], partition: Partition, share: 
             x_ND = rows_of(store, name) * dictionary.scale[number]
             seen = dictionary.visibility(number).features_V
             pre_NF[:, seen] += x_ND @ dictionary.W_enc[str(number)].T
-        dictionary.b_enc.copy_(-pre_NF.quantile(1 - share, dim=0))
+        dictionary.b_enc.copy_(-_thresholds(pre_NF, share))
     return dictionary
+
+
+def _thresholds(pre_NF: torch.Tensor, share: float) -> torch.Tensor:
+    """Amid the widest gap near the share: no row is so close that rounding decides if it fires."""
+    rows = len(pre_NF) * share
+    sorted_NF = pre_NF.sort(dim=0, descending=True).values[int(rows / 2) : int(rows * 1.5)]
+    widest_F = sorted_NF.diff(dim=0).argmin(dim=0)
+    return (sorted_NF[:-1] + sorted_NF[1:]).gather(0, widest_F[None])[0] / 2
 
 
 def saved(dictionary: Crosscoder, folder: Path) -> Path:

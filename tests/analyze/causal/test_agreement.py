@@ -12,7 +12,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from analyze.causal.agreement import Signature, agreement, signature
 from analyze.causal.agreement_run import TABLE, Agreements
-from analyze.causal.models import open_models
 from analyze.causal.next_text import NONE, beginning, next_text
 from analyze.causal.steer_mapped import Carrier
 from analyze.causal.steer_scenes import find_scenes
@@ -49,11 +48,6 @@ def opened(store, folder, names=(A, B)):
 @pytest.fixture(scope="module")
 def two(harvested, tmp_path_factory):
     return opened(harvested[1], tmp_path_factory.mktemp("agreement"))
-
-
-@pytest.fixture(scope="module")
-def models(harvested):
-    return open_models(harvested[1], harvested[0].models)
 
 
 @pytest.fixture(scope="module")

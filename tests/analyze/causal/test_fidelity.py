@@ -10,7 +10,6 @@ from transformers import AutoModelForCausalLM
 
 from analyze.causal import fidelity
 from analyze.causal.fidelity import fidelity_table
-from analyze.causal.models import open_models
 from analyze.causal.passages import find_passages, row_edges
 from analyze.subject import Subject
 from pipeline.errors import DictionaryError
@@ -29,12 +28,6 @@ PLACES = {
     ),
     "b.gpt_neox.layers.1.out": ("gpt_neox.layers.1", "out", slice(None)),
 }
-
-
-@pytest.fixture(scope="module")
-def models(harvested):
-    config, store = harvested
-    return open_models(store, config.models)
 
 
 @pytest.fixture(scope="module")

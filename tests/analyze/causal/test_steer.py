@@ -5,54 +5,18 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from analyze.causal.models import open_models
 from analyze.causal.steer import effects, steered_curve
 from analyze.causal.steer_scenes import find_scenes
 from analyze.causal.steer_steps import own_steps, refuse_unseen
 from analyze.causal.steer_table import shown_alpha, steer_summary, steer_table, tokens_table
-from analyze.statistics.firing import Firing
-from analyze.statistics.kept_rows import KeptRows
 from analyze.subject import open_subject
-from analyze.sweep.gather import gather
 from harvest.models.intervene import logits
 from pipeline.errors import DictionaryError
 from tests.harvest.models import naive
 from train.dictionary.artifact import save_dictionary
 from train.dictionary.fold import fold
-from train.dictionary.partition import dedicated
 
-from .directed import dense_codes, directed, document_of_rows, saved
-
-A, B = "a.model.layers.1.out", "b.gpt_neox.layers.1.out"
-ONLY_A, SHARED, ONLY_B = 1, 9, 22
-FEATURES = 24
-CONTEXTS = 3
-
-
-@pytest.fixture(scope="module")
-def dictionary(harvested):
-    _, store = harvested
-    return directed(store, (A, B), dedicated(("a", "b"), FEATURES, {"a": 4, "b": 4}))
-
-
-@pytest.fixture(scope="module")
-def subject(harvested, dictionary, tmp_path_factory):
-    folder = saved(dictionary, tmp_path_factory.mktemp("steer") / "dictionary")
-    return open_subject(harvested[1], folder, "cpu")
-
-
-@pytest.fixture(scope="module")
-def swept(subject):
-    firing = Firing(FEATURES, subject.labels)
-    top = KeptRows("top", FEATURES, CONTEXTS)
-    gather(subject, [firing, top], 64)
-    return firing, top
-
-
-@pytest.fixture(scope="module")
-def models(harvested):
-    config, store = harvested
-    return open_models(store, config.models)
+from .directed import FEATURES, ONLY_A, ONLY_B, SHARED, dense_codes
 
 
 @pytest.fixture(scope="module")
@@ -251,82 +215,6 @@ def test_the_control_is_the_mean_over_its_draws(subject, swept, models, scenes):
     ]
     curve = steered_curve(models["a"], scenes[ONLY_A], step, (0.0, 2.0), 400, controls=3, seed=7)
     assert curve.random["firing"] == (None, pytest.approx(np.mean(draws), rel=1e-4))
-
-
-def test_a_feature_is_looked_at_wherever_it_fires_in_its_strongest_documents(
-    harvested, dictionary, subject, swept, scenes
-):
-    _, store = harvested
-    codes_NF, documents = dense_codes(store, dictionary), document_of_rows(store)
-    beyond = 0
-    for feature, scene in scenes.items():
-        fires = codes_NF[:, feature] > 0
-        strongest = [int(documents[row]) for row, _ in swept[1].of(feature)]
-        found = [looked.passage.document for looked in scene.firing]
-        assert 1 <= len(found) == len(set(found)) <= CONTEXTS
-        own = [document for document in strongest if document in found]
-        assert found[: len(own)] == own
-        beyond += len(found) - len(own)
-        for document in set(strongest) - set(own):
-            rows = torch.nonzero(fires & (documents == document))[:, 0]
-            first = int(torch.nonzero(documents == document)[0])
-            assert all(int(row) - first > 30 for row in rows)  # behind the first window
-        for looked in scene.firing:
-            inside = [row for row in looked.passage.rows if fires[row]]
-            assert looked.rows.tolist() == inside
-            assert looked.strongest == max(inside, key=lambda row: float(codes_NF[row, feature]))
-            exact = float(codes_NF[looked.strongest, feature])
-            assert looked.activation == pytest.approx(exact, rel=1e-3)
-            for model in ("a", "b"):
-                whole, cut = looked.passage.readings[model], looked.reading(model)
-                assert cut.ids.tolist() == whole.ids[: len(cut.ids)].tolist()
-                assert len(cut.ids) == cut.positions[-1] + 1
-                tokens = store.column(f"token_{model}")[looked.rows]
-                assert cut.ids[cut.positions].tolist() == tokens.tolist()
-        others = [looked.activation for looked in scene.firing[len(own) :]]
-        assert others == sorted(others, reverse=True)
-    assert beyond  # one that fires only late in long documents is found in others
-
-
-def test_silent_rows_are_as_many_and_of_documents_without_a_firing(
-    harvested, dictionary, subject, models, swept, scenes
-):
-    _, store = harvested
-    codes_NF, documents = dense_codes(store, dictionary), document_of_rows(store)
-    for feature, scene in scenes.items():
-        firing = set(documents[codes_NF[:, feature] > 0].tolist())
-        silent = [looked.passage.document for looked in scene.silent]
-        assert silent
-        assert not firing & set(silent)
-        counts = [sum(len(one.rows) for one in looked) for looked in (scene.firing, scene.silent)]
-        assert counts[0] == counts[1]
-        for looked in scene.silent:
-            assert set(looked.rows) <= set(looked.passage.rows)
-    again = find_scenes(subject, models, [SHARED], swept[1], 7, 0).of[0]
-    rows = [looked.rows.tolist() for looked in scenes[SHARED].silent]
-    assert [looked.rows.tolist() for looked in again.silent] == rows
-    other = find_scenes(subject, models, [SHARED], swept[1], 64, 1).of[0]
-    assert [looked.rows.tolist() for looked in other.silent] != rows
-
-
-def test_a_feature_that_fires_in_every_document_has_no_silent_rows(
-    harvested, dictionary, models, tmp_path
-):
-    everywhere = directed(harvested[1], (A, B), dictionary.partition)
-    with torch.no_grad():
-        everywhere.b_enc[SHARED] = 1e4
-    subject = open_subject(harvested[1], saved(everywhere, tmp_path / "d"), "cpu")
-    top = KeptRows("top", FEATURES, CONTEXTS)
-    firing = Firing(FEATURES, subject.labels)
-    gather(subject, [firing, top], 64)
-    (scene,) = find_scenes(subject, models, [SHARED], top, 64).of
-    assert scene.silent == ()
-    (step,) = own_steps(subject, SHARED, float(firing.largest[SHARED]), ["a"])
-    table = steer_table([steered_curve(models["a"], scene, step, (0.0, 1.0), 500)])
-    assert table["positions_silent"].to_list() == [0, 0]
-    nothing = table.select("kl_silent", "kl_random_silent", "top1_changed_silent")
-    assert nothing.null_count().row(0) == (2, 2, 2)
-    assert table["kl_firing"].null_count() == 0
 
 
 def test_tables_have_a_line_per_alpha_and_the_tokens_of_the_tokenizer(

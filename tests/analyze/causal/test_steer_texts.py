@@ -5,7 +5,6 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from analyze.causal.models import open_models
 from analyze.causal.passages import find_passages, row_edges
 from analyze.causal.steer_scenes import Looked, Scene
 from analyze.causal.steer_steps import Step
@@ -20,12 +19,6 @@ from analyze.causal.steer_texts import (
 from tests.harvest.models import naive
 
 A = "a.model.layers.1.out"
-
-
-@pytest.fixture(scope="module")
-def models(harvested):
-    config, store = harvested
-    return open_models(store, config.models)
 
 
 @pytest.fixture(scope="module")
