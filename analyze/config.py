@@ -21,6 +21,12 @@ class AnalyzeConfig(Section):
     """What the analysis computes and shows."""
 
     batch_rows: int = Field(4096, gt=0, description="rows encoded at a time")
+    batch_tokens: int = Field(
+        2048,
+        gt=0,
+        description="tokens of a forward pass of the models, padding included; logits of two "
+        "passes are held",
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
     incomplete_store: bool = Field(
         False, description="analyze a store that some tasks of its harvest have not finished"

@@ -18,7 +18,7 @@ from train.lock import is_locked
 State = Literal["complete", "running", "stopped", "not begun", "outdated"]
 MARKER, NULL, EXPLANATIONS = "report.json", "null", "explanations"
 # Settings that change no figure: free to change without making the report outdated.
-FREE_SETTINGS = {"batch_rows", "device", "incomplete_store"}
+FREE_SETTINGS = {"batch_rows", "batch_tokens", "device", "incomplete_store"}
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def signature(
     batch_tokens: padded tokens of a pass. Raises ModelError where memory runs out.
     """
     change_V, positions = torch.zeros((), dtype=torch.float64), 0
-    remedy = f"lower --batch-tokens (now {batch_tokens})"
+    remedy = f"lower analyze.batch_tokens (now {batch_tokens})"
     with out_of_memory(ModelError, f"models.{model.name}", remedy):
         for batch in padded_batches(readings, batch_tokens):
             up_V, down_V = (

@@ -52,7 +52,6 @@ class Agreements:
 
     opened: Opened
     specs: Mapping[str, ModelSpec] | None
-    batch_tokens: int = 4096
 
     def __call__(self, features: Sequence[int]) -> pl.DataFrame:
         """Raises as `open_models`, `find_scenes` and `signature` do."""
@@ -112,7 +111,7 @@ class Agreements:
                 [one.reading(step.steered) for one in scene.firing],
                 step,
                 classes,
-                self.batch_tokens,
+                self.opened.section.batch_tokens,
             )
             for step in steps
         )

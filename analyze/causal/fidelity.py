@@ -66,7 +66,9 @@ def fidelity_table(
     labels = len(subject.labels.names)
     sums = {name: np.zeros((labels, len(MEASURES))) for name in patched}
     counts = {name: np.zeros(labels, np.int64) for name in patched}
-    remedy = f"lower --batch-tokens (now {batch_tokens}), or analyze.batch_rows (now {batch_rows})"
+    remedy = (
+        f"lower analyze.batch_tokens (now {batch_tokens}), or analyze.batch_rows (now {batch_rows})"
+    )
     for group in _groups(passages, GROUP_BATCHES * batch_tokens):
         of_document = subject.labels.of_document[[passage.document for passage in group]]
         of_row = np.repeat(of_document, [len(passage.rows) for passage in group]).astype(np.int64)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from analyze.causal.passages import Passages
     from pipeline.specs import ModelSpec
 
-DOCUMENTS, BATCH_TOKENS = 200, 2048
+DOCUMENTS = 200
 PARAGRAPHS = [
     "Each model runs over texts of the store: clean, and with its activations at the rows' places, "
     "all of its hookpoints at once, replaced by the dictionary's reconstruction, by zero, and by "
@@ -54,30 +54,19 @@ def fidelity(
     documents: Annotated[
         int, typer.Option("--documents", min=1, help="Texts to run, at most.")
     ] = DOCUMENTS,
-    batch_tokens: Annotated[
-        int,
-        typer.Option(
-            "--batch-tokens",
-            min=1,
-            help="Tokens of a forward pass, padding included; logits of two passes are held.",
-        ),
-    ] = BATCH_TOKENS,
     as_json: JsonOption = False,
 ) -> None:
     """Loss recovered: what is left of the models' predictions with reconstructed activations?"""
     settings, section = read_settings(config, set_)
     specs = settings.models  # what is wrong with them is said before anything is opened
     opened = open_all(settings, section, store, dictionary, out)
-    table, passages, files = write_fidelity(opened, specs, documents, batch_tokens)
+    table, passages, files = write_fidelity(opened, specs, documents)
     kind = "held out" if opened.subject.held_out.any() else "of all"
     _say(table, passages, kind, files, as_json)
 
 
 def write_fidelity(
-    opened: Opened,
-    specs: dict[str, ModelSpec],
-    documents: int = DOCUMENTS,
-    batch_tokens: int = BATCH_TOKENS,
+    opened: Opened, specs: dict[str, ModelSpec], documents: int = DOCUMENTS
 ) -> tuple[pl.DataFrame, Passages, list[Path]]:
     """The table, the passages that the models ran on, and the files; under a progress bar."""
     from analyze.causal.fidelity import fidelity_table
@@ -105,7 +94,7 @@ def write_fidelity(
             subject,
             models,
             passages.found,
-            batch_tokens,
+            opened.section.batch_tokens,
             opened.section.batch_rows,
             lambda n: bar.update(task, advance=n),
         )

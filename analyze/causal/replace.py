@@ -60,7 +60,9 @@ def replacement_table(
     sums = torch.zeros(len(lines), 2, dtype=torch.float64)
     positions = 0
     both = f"models {pair.base.name} and {pair.target.name}"
-    remedy = f"lower --batch-tokens (now {batch_tokens}), or analyze.batch_rows (now {batch_rows})"
+    remedy = (
+        f"lower analyze.batch_tokens (now {batch_tokens}), or analyze.batch_rows (now {batch_rows})"
+    )
     with out_of_memory(ModelError, both, remedy):
         for batch in padded_batches([p.readings[pair.base.name] for p in passages], batch_tokens):
             here = [passages[number] for number in batch.readings.tolist()]

@@ -58,7 +58,6 @@ class Asked:
     bias: bool = False
     documents: int = 100
     seed: int = 0
-    batch_tokens: int = 2048
 
 
 def replace(
@@ -99,10 +98,6 @@ def replace(
         int, typer.Option("--documents", min=1, help="Texts to run, at most.")
     ] = 100,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the random halves.")] = 0,
-    batch_tokens: Annotated[
-        int,
-        typer.Option("--batch-tokens", min=1, help="Padded tokens per forward pass."),
-    ] = 2048,
     as_json: JsonOption = False,
 ) -> None:
     """The replacement test: do a ranking's features carry what differs between the models?"""
@@ -117,7 +112,6 @@ def replace(
         bias=bias,
         documents=documents,
         seed=seed,
-        batch_tokens=batch_tokens,
     )
     opened = open_all(settings, section, store, dictionary, out)
     table, left_out, files = write_replace(opened, specs, asked)
@@ -172,7 +166,7 @@ def write_replace(
             pair,
             found.found,
             sets,
-            asked.batch_tokens,
+            section.batch_tokens,
             section.batch_rows,
             bias=asked.bias,
             on_passes=lambda texts: bar.update(task, advance=texts),

@@ -124,7 +124,7 @@ def effects(
     tokens: how many of those promoted and suppressed most are kept. Raises ModelError.
     """
     sums = [_Sums(len(model.tokenizer) if tokens else 0) for _ in changes]
-    remedy = f"lower --batch-tokens (now {batch_tokens})"
+    remedy = f"lower analyze.batch_tokens (now {batch_tokens})"
     with out_of_memory(ModelError, f"models.{model.name}", remedy):
         for batch in padded_batches(readings, batch_tokens):
             clean_nV = scores_at_rows(model, batch)

@@ -104,9 +104,6 @@ def steer(
     seed: Annotated[
         int, typer.Option("--seed", min=0, help="Of random directions, silent rows and texts.")
     ] = 0,
-    batch_tokens: Annotated[
-        int, typer.Option("--batch-tokens", min=1, help="Padded tokens per forward pass.")
-    ] = 4096,
     as_json: JsonOption = False,
 ) -> None:
     """Steering: what a feature's direction, added to the activations, does to predictions."""
@@ -128,7 +125,6 @@ def steer(
         text_alpha=abs(text_alpha),
         writing=Writing(new_tokens, temperature, seed),
         seed=seed,
-        batch_tokens=batch_tokens,
     )
     opened = open_all(settings, section, store, dictionary, out)
     _say(*write_steer(opened, specs, asked), as_json)

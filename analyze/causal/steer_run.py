@@ -56,7 +56,6 @@ class Asked:
     text_alpha: float = 1.0
     writing: Writing = FORTY
     seed: int = 0
-    batch_tokens: int = 4096
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,7 @@ def steered(
                 scene,
                 step,
                 asked.alphas,
-                asked.batch_tokens,
+                opened.section.batch_tokens,
                 tokens=TOKENS,
                 controls=asked.controls,
                 seed=asked.seed,

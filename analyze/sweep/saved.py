@@ -1,13 +1,15 @@
 """Accumulators on disk: one safetensors file each, replaced as a whole, bound to what made it.
 
-A file that is damaged, or of another dictionary, store or setting, counts as not there: the sweep
-makes it again.
+A file that is damaged, or of another dictionary, store, setting or code, counts as not there: the
+sweep makes it again.
 """
 
 from __future__ import annotations
 
 import hashlib
+import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import safetensors
@@ -46,8 +48,21 @@ class Saved:
 def key_of(fingerprint: str, accumulator: Accumulator, share: Share) -> str:
     """Hash of all that an accumulator's numbers depend on."""
     known = {"name": accumulator.name, "settings": accumulator.settings()}
-    bound = {**known, "subject": fingerprint, "share": [share.task, share.of]}
+    code = _code_of(type(accumulator).__module__)
+    bound = {**known, "subject": fingerprint, "share": [share.task, share.of], "code": code}
     return hashlib.sha256(json_bytes(bound)).hexdigest()
+
+
+@cache
+def _code_of(module: str) -> str:
+    """Hash of the sources of a module and of those of `analyze` that it takes names from.
+
+    So sums that an earlier version of a formula made are not taken for this one's.
+    """
+    named = {getattr(value, "__module__", None) for value in vars(sys.modules[module]).values()}
+    modules = {module, *(name for name in named if name and name.startswith("analyze."))}
+    sources = [Path(str(sys.modules[name].__file__)).read_bytes() for name in sorted(modules)]
+    return hashlib.sha256(b"".join(sources)).hexdigest()
 
 
 def save(file: Path, key: str, accumulator: Accumulator, next_chunk: int) -> None:

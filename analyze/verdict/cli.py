@@ -89,9 +89,6 @@ def exclusivity(
             "was measured before is used in any case.",
         ),
     ] = False,
-    batch_tokens: Annotated[
-        int, typer.Option("--batch-tokens", min=1, help="Padded tokens per forward pass.")
-    ] = 4096,
     as_json: JsonOption = False,
 ) -> None:
     """The verdict per feature: which only one model has, at a stated false-discovery rate."""
@@ -102,7 +99,7 @@ def exclusivity(
     specs = settings.models if steer else None  # what is wrong with them is said first
     opened = open_all(settings, section, store, dictionary, out)
     with orderly():
-        found, files = judged(opened, specs, batch_tokens)
+        found, files = judged(opened, specs)
     _say(opened, found, files, as_json)
     if not as_json:
         print(
@@ -114,9 +111,7 @@ def exclusivity(
 exclusivity.__doc__ = "\n\n".join([exclusivity.__doc__ or "", *PARAGRAPHS])
 
 
-def judged(
-    opened: Opened, specs: dict[str, ModelSpec] | None = None, batch_tokens: int = 4096
-) -> tuple[Verdict, list[Path]]:
+def judged(opened: Opened, specs: dict[str, ModelSpec] | None = None) -> tuple[Verdict, list[Path]]:
     """The verdict, written as a table; a null is trained under a progress bar if need be.
 
     specs: of the models to steer with what has not been steered with before, None for none.
@@ -128,7 +123,7 @@ def judged(
     from analyze.verdict.build import exclusivity as build
     from analyze.verdict.plots import verdict_figure, verdict_png
 
-    steer = Agreements(opened, specs, batch_tokens)
+    steer = Agreements(opened, specs)
     subject, section = opened.subject, opened.section
     found = build(subject, section, opened.out, opened.sweep_into, _train_bar, steer)
     models = model_pair(opened.subject.dictionary)

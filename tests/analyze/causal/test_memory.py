@@ -18,6 +18,6 @@ def test_steered_passes(harvested, monkeypatch):
     model = open_models(harvested[1], harvested[0].models)["a"]
     reading = Reading(np.array([1, 2, 3]), np.array([1]))
     with pytest.raises(
-        ModelError, match=r"^models.a: out of memory; lower --batch-tokens \(now 64\)$"
+        ModelError, match=r"^models.a: out of memory; lower analyze.batch_tokens \(now 64\)$"
     ):
         steer.effects(model, [reading], [{}], batch_tokens=64)

@@ -1,11 +1,14 @@
 """Sweeps that resume, are shared by processes, and are not made twice."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from analyze.compare.coactivation import Coactivation
 from analyze.compare.directions import nearest
+from analyze.statistics import firing as firing_module
 from analyze.statistics.cofiring import CoFiring
 from analyze.statistics.firing import Firing
 from analyze.statistics.kept_rows import KeptRows
@@ -15,8 +18,9 @@ from analyze.statistics.readout import Readout
 from analyze.statistics.reconstruction import Reconstruction
 from analyze.subject import open_subject
 from analyze.sweep import gather as module
+from analyze.sweep import seen
 from analyze.sweep.gather import gather
-from analyze.sweep.saved import Share, key_of, load
+from analyze.sweep.saved import Share, _code_of, key_of, load
 
 BATCH = 16
 
@@ -133,6 +137,23 @@ def test_sums_of_another_dictionary_or_setting_are_not_used(
     larger = KeptRows("top", 7, 4)
     kept = Share().file(tmp_path, "rows_top")
     assert load(kept, key_of(subject.fingerprint, larger, Share())) is None
+
+
+@pytest.mark.parametrize("changed", [firing_module, seen])  # its own, and one that it draws on
+def test_sums_of_another_version_of_the_code_are_not_used(subject, tmp_path, monkeypatch, changed):
+    def key():
+        _code_of.cache_clear()
+        return key_of(subject.fingerprint, Firing(7, subject.labels), Share())
+
+    before, source = key(), Path(changed.__file__).read_text()
+    copy = tmp_path / "copy.py"
+    copy.write_text(source)
+    monkeypatch.setattr(changed, "__file__", str(copy))
+    assert key() == before
+    copy.write_text(source + "\n")
+    assert key() != before
+    monkeypatch.undo()
+    assert key() == before
 
 
 @pytest.mark.parametrize("content", [b"", b"not safetensors", b"\x10\0\0\0\0\0\0\0{}"])
