@@ -99,10 +99,10 @@ def find_passages(
         )
     readers = {name: _Reader.of(model, harvest) for name, model in models.items()}
     edges = row_edges(store)
-    chats = _chats(store)
+    of_chats = chats(store)
     found, left_out = [], dict.fromkeys((CHATS, CHANGED), 0)
     for document in documents.tolist():
-        if chats[document]:
+        if of_chats[document]:
             left_out[CHATS] += 1
             continue
         passage = _passage(store, readers, document, int(edges[document]), int(edges[document + 1]))
@@ -122,7 +122,7 @@ class _Reader:
 
     @classmethod
     def of(cls, model: HookedModel, harvest: Mapping[str, object]) -> _Reader:
-        read = TextReader(model)
+        read = TextReader(model.tokenizer, model.name)
         said = harvest.get("max_tokens")
         limits = [limit for limit in (said, model.context) if isinstance(limit, int)]
         return cls(read, min(limits, default=1024) - len(read.prefix))
@@ -188,7 +188,7 @@ def _reading(reader: _Reader, tokens: TextTokens, places: Int64[np.ndarray, " ro
     return Reading(ids, places + len(prefix))
 
 
-def _chats(store: Store) -> Bool[np.ndarray, " documents"]:
+def chats(store: Store) -> Bool[np.ndarray, " documents"]:
     """Which documents are of a source of chats."""
     corpus = store.schema.config.get("corpus", {})
     named = corpus.get("sources") or {store.schema.sources[0]: corpus}

@@ -64,7 +64,7 @@ def find_prompts(scene: Scene, models: Mapping[str, HookedModel], count: int) ->
 
     Where fewer than FEWEST_ROWS rows stand before a firing there is no prompt to be had of it.
     """
-    prefixes = {name: TextReader(model).prefix for name, model in models.items()}
+    prefixes = {name: TextReader(model.tokenizer, name).prefix for name, model in models.items()}
     firing = [
         (looked.passage, int(np.searchsorted(looked.passage.rows, looked.strongest)))
         for looked in scene.firing

@@ -3,7 +3,7 @@
 The format is that of Delphi 0.1.1 (github.com/EleutherAI/delphi at 3c2e139, November 2025:
 delphi/latents/cache.py writes it, loader.py's LatentDataset reads it). Per hookpoint a folder with
 `config.json` (its `model_name` gives the tokenizer) and, per range of features,
-`FIRST_LAST.safetensors`: `locations` (n, 3) uint16 or uint32, which are sequence, position and
+`FIRST_LAST.safetensors`: `locations` (n, 3) uint32, which are sequence, position and
 feature less FIRST; `activations` (n,); `tokens` (sequences, ctx_len). Delphi writes activations as
 float16 and reads any float: here they are float32, scaled units, which cannot overflow.
 
@@ -23,10 +23,12 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
-from analyze.export.sequences import Sequences, TokenLayer, plan_sequences
+from analyze.causal.passages import row_edges
+from analyze.export.sequences import Sequences, TokenLayer, WholeTexts, only_rows
 from analyze.export.shards import Shards, edges_of
 from analyze.subject import Subject
 from analyze.sweep.gather import OnRows
+from harvest.models.texts import TextReader
 from pipeline.errors import ConfigError, StoreError
 from store.files import make_folder, read_json, write_json
 from store.reader import Store
@@ -42,7 +44,8 @@ MIN_EXAMPLES = 200
 class DelphiSpec:
     """What is exported: whose tokens, which features; model_name: for Delphi's tokenizer.
 
-    separator: the token between documents, None for none; splits: how many files.
+    separator: the token between documents, None for none; splits: how many files; reader: of the
+    model's texts, for tokens without a row (None: these are missing).
     """
 
     model: str
@@ -51,13 +54,15 @@ class DelphiSpec:
     ctx_len: int = 256
     separator: int | None = None
     splits: int = 5
+    reader: TextReader | None = None
 
 
 @dataclass(frozen=True)
 class DelphiCache:
     """What was written: hookpoint (the folder's name), files, and how much is in them.
 
-    rare: chosen features that fire on fewer tokens than Delphi asks windows for.
+    rare: chosen features that fire on fewer tokens than Delphi asks windows for; not_whole:
+    documents of which only the tokens that have rows are there.
     """
 
     hookpoint: str
@@ -66,6 +71,7 @@ class DelphiCache:
     entries: int
     features: int
     rare: int
+    not_whole: int
 
 
 def export_delphi(
@@ -77,7 +83,8 @@ def export_delphi(
 ) -> DelphiCache:
     """Writes the cache below `root`; an earlier one is replaced once the new one is whole.
 
-    Raises ConfigError if `root` holds something else, StoreError if there are no tokens.
+    Raises ConfigError if `root` holds something else, StoreError if there are no tokens, or not
+    enough for one sequence.
     """
     if not len(spec.features):
         raise ConfigError("--features: none is left; give all, or numbers such as 3,17,100-200")
@@ -85,34 +92,37 @@ def export_delphi(
     target = root / hookpoint
     _refuse_foreign(root, target)
     _refuse_without_tokens(subject.store, spec.model)
-    sequences = plan_sequences(subject.store, spec.ctx_len, spec.separator)
     building = root.with_name(root.name + BUILDING)
     shutil.rmtree(building, ignore_errors=True)
     make_folder(building)
-    shards = Shards(building, edges_of(spec.features, subject.features, spec.splits), sequences)
+    shards = Shards(building, edges_of(spec.features, subject.features, spec.splits), spec.ctx_len)
     try:
-        fires = _fill(subject, spec, shards, batch_rows, on_rows)
-        names = [file.name for file in shards.write()]
+        fires, not_whole = _fill(subject, spec, shards, batch_rows, on_rows)
+        sequences = _whole_sequences(subject.store, shards)
+        written, entries = shards.write()
         shards.close()
-        write_json(building / "config.json", _config(subject, spec, sequences, len(names)))
+        write_json(
+            building / "config.json", _config(subject, spec, sequences, len(written), not_whole)
+        )
         make_folder(root)
         shutil.rmtree(target, ignore_errors=True)
         os.replace(building, target)
     finally:
         shards.close()
         shutil.rmtree(building, ignore_errors=True)
-    files = [target / name for name in (*names, "config.json")]
+    files = [*(target / file.name for file in written), target / "config.json"]
     rare = int((fires[spec.features] < MIN_EXAMPLES).sum())
-    return DelphiCache(hookpoint, files, sequences, shards.entries, len(spec.features), rare)
+    return DelphiCache(hookpoint, files, sequences, entries, len(spec.features), rare, not_whole)
 
 
 @torch.no_grad()
 def _fill(
     subject: Subject, spec: DelphiSpec, shards: Shards, batch_rows: int, on_rows: OnRows
-) -> Int64[np.ndarray, " features"]:
-    """One pass over the store; how often each feature fires, of those that are chosen."""
+) -> tuple[Int64[np.ndarray, " features"], int]:
+    """One pass over the store; how often each chosen feature fires, documents not whole."""
     store, dictionary = subject.store, subject.dictionary
-    layer = TokenLayer(store, spec.model, spec.separator)
+    texts = None if spec.reader is None else WholeTexts(store, spec.model, spec.reader)
+    layer = TokenLayer(store, spec.model, spec.separator, texts or only_rows)
     chosen = torch.zeros(subject.features, dtype=torch.bool, device=subject.device)
     chosen[torch.from_numpy(spec.features).to(subject.device)] = True
     fires = np.zeros(subject.features, np.int64)
@@ -126,7 +136,22 @@ def _fill(
         shards.add_entries(features, placed.of_rows[rows], codes.values[kept].float().cpu().numpy())
         fires += np.bincount(features, minlength=subject.features)
         on_rows(len(batch.rows))
-    return fires
+    return fires, _documents_with_rows(store) if texts is None else texts.not_whole
+
+
+def _documents_with_rows(store: Store) -> int:
+    return int(np.count_nonzero(np.diff(row_edges(store))))
+
+
+def _whole_sequences(store: Store, shards: Shards) -> Sequences:
+    """Raises StoreError if there is not one."""
+    found = shards.sequences
+    if not found.count:
+        raise StoreError(
+            f"{store.path}: its {found.left_out} tokens do not fill one sequence of "
+            f"{found.ctx_len}; give a smaller --ctx-len"
+        )
+    return found
 
 
 def _refuse_without_tokens(store: Store, model: str) -> None:
@@ -139,7 +164,7 @@ def _refuse_without_tokens(store: Store, model: str) -> None:
 
 
 def _config(
-    subject: Subject, spec: DelphiSpec, sequences: Sequences, splits: int
+    subject: Subject, spec: DelphiSpec, sequences: Sequences, splits: int, not_whole: int
 ) -> dict[str, Any]:
     """What Delphi's CacheConfig says, under its names, and what this cache was made of."""
     return {
@@ -157,7 +182,7 @@ def _config(
             "dictionary": str(subject.folder),
             "hookpoints": [h.name for h in subject.dictionary.hookpoints],
             "model": spec.model,
-            "tokens": "rows of the store; tokens without a row are missing",
+            "documents_of_rows_only": not_whole,
             "separator": spec.separator,
             "features": len(spec.features),
             "units": "scaled",

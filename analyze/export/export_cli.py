@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
@@ -22,6 +22,7 @@ from pipeline.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
     from analyze.export.delphi import DelphiSpec
+    from harvest.models.texts import TextReader
     from pipeline.config import Config
 
 TablesOption = Annotated[
@@ -31,9 +32,11 @@ TablesOption = Annotated[
 
 EXPORT = [
     "delphi: a cache of activations for EleutherAI's Delphi 0.1.1, to explain and score features "
-    "with its own means. One sweep over the store. Sequences are the rows of the store in their "
-    "order, as tokens of --model, with its end-of-text token between documents: tokens without a "
-    "row, which paired with none of the other model's, are missing. Load it with "
+    "with its own means. One sweep over the store. Sequences are the documents of the store in "
+    "their order, as tokens of --model, with its end-of-text token between them. A token that "
+    "paired with none of the other model's has no activation; it is there, for the text, where the "
+    "tokenizer of the configuration reads the document as the harvest did (chats are left with "
+    "the tokens that have rows). Load it with "
     'LatentDataset(raw_dir="FOLDER", sampler_cfg=..., constructor_cfg=...).',
     "notebook: FILE.parquet, a row per feature with what all tables say of it, and next to it "
     'FILE.contexts.parquet with the texts it fires on. pandas.read_parquet("FILE.parquet") reads '
@@ -139,8 +142,9 @@ def _spec(
 
     dictionary = opened.subject.dictionary
     model = check_model(dictionary, model)
+    tokenizer, reason = _tokenizer(settings, model)
     if separator is None:
-        separator = _end_of_text(settings, model)
+        separator = _end_of_text(model, tokenizer, reason)
     return DelphiSpec(
         model=model,
         model_name=_model_name(settings, model),
@@ -148,6 +152,7 @@ def _spec(
         ctx_len=ctx_len,
         separator=None if separator == -1 else separator,
         splits=splits,
+        reader=_reader(model, tokenizer, reason),
     )
 
 
@@ -174,6 +179,7 @@ def _delphi(opened: Opened, spec: DelphiSpec, target: Path, as_json: bool) -> No
             "positions_left_out": done.sequences.left_out,
             "rare_features": done.rare,
             "separator": spec.separator,
+            "documents_of_rows_only": done.not_whole,
             "files": files,
         }
         print(json.dumps(value, indent=2))
@@ -182,6 +188,8 @@ def _delphi(opened: Opened, spec: DelphiSpec, target: Path, as_json: bool) -> No
         f"{done.features:,} features, {done.entries:,} activations in {done.sequences.count:,} "
         f"sequences of {spec.ctx_len} tokens of model {spec.model}"
     )
+    if done.not_whole:
+        print(f"{done.not_whole:,} documents have only those of their tokens that have rows")
     if done.rare:
         print(
             f"{done.rare:,} of them fire on fewer than {MIN_EXAMPLES} tokens: Delphi leaves these "
@@ -199,25 +207,45 @@ def _model_name(settings: Config, model: str) -> str:
     return str(folder.resolve()) if folder.is_dir() else spec.path
 
 
-def _end_of_text(settings: Config, model: str) -> int:
-    """The id of the model's end-of-text token; -1, and a word of it, if it is not known."""
-    found, reason = None, "the configuration does not name the model"
-    if settings.raw.get("models") and model in settings.models:
-        from harvest.models.load import load_tokenizer
+def _tokenizer(settings: Config, model: str) -> tuple[Any, str]:
+    """The model's tokenizer, or None and why it cannot be had."""
+    if not settings.raw.get("models") or model not in settings.models:
+        return None, "the configuration does not name the model"
+    from harvest.models.load import load_tokenizer
+
+    try:
+        return load_tokenizer(model, settings.models[model]), ""
+    except ModelError as error:
+        return None, str(error)
+
+
+def _reader(model: str, tokenizer: Any, reason: str) -> TextReader | None:
+    """Reads texts as the harvest did; None, and a word of it, if that cannot be done."""
+    if tokenizer is not None:
+        from harvest.models.texts import TextReader
 
         try:
-            found = load_tokenizer(model, settings.models[model]).eos_token_id
-            reason = "its tokenizer has none"
+            return TextReader(tokenizer, model)
         except ModelError as error:
             reason = str(error)
+    _note(f"tokens of model {model} that have no row are missing ({reason})")
+    return None
+
+
+def _end_of_text(model: str, tokenizer: Any, reason: str) -> int:
+    """The id of the model's end-of-text token; -1, and a word of it, if it is not known."""
+    found = None if tokenizer is None else tokenizer.eos_token_id
     if found is None:
-        console.print(
-            "[yellow]note:[/] nothing between documents, for the end-of-text token of model "
-            f"{escape(model)} is not known ({escape(reason)}); --separator ID names one",
-            soft_wrap=True,
+        _note(
+            f"nothing between documents, for the end-of-text token of model {model} is not known "
+            f"({reason or 'its tokenizer has none'}); --separator ID names one"
         )
         return -1
     return int(found)
+
+
+def _note(text: str) -> None:
+    console.print(f"[yellow]note:[/] {escape(text)}", soft_wrap=True)
 
 
 export.__doc__ = "\n\n".join([export.__doc__ or "", *EXPORT])

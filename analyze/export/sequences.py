@@ -1,19 +1,22 @@
-"""Rows of a store as sequences of one model's tokens, all of one length.
+"""The documents of a store as sequences of one model's tokens, all of one length.
 
-Rows are laid out in the order of the store, those of a document in order, documents one behind the
-other with a separator between them if one is given, and cut every `ctx_len` positions. Only rows
-are there: a token of the model at whose end no token of the others ended has no row, and is missing
-from the sequence. What is left at the end, less than a sequence, is left out.
+Documents are laid out one behind the other in the order of the store, with a separator between them
+if one is given, and cut every `ctx_len` positions. A token of the model at whose end no token of
+the others ended has no row; it is there all the same where the document's text can be tokenized
+again (`WholeTexts`), and missing where it cannot. What is left at the end, less than a sequence, is
+left out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int32, Int64
 
-from pipeline.errors import StoreError
+from analyze.causal.passages import chats, find_rows, row_edges
+from harvest.models.texts import TextReader
 from store.reader import Store
 
 
@@ -27,7 +30,7 @@ class Placed:
 
 @dataclass(frozen=True)
 class Sequences:
-    """How many sequences of how many tokens the rows of a store make."""
+    """How many sequences of how many tokens there are, and positions left over."""
 
     count: int
     ctx_len: int
@@ -39,45 +42,87 @@ class Sequences:
         return self.count * self.ctx_len
 
 
-def plan_sequences(store: Store, ctx_len: int, separator: int | None) -> Sequences:
-    """Costs a look at the documents. Raises StoreError if there is not one whole sequence."""
-    documents = sum(int((np.diff(ends, prepend=0) > 0).sum()) for ends in store.documents.row_ends)
-    positions = store.rows + (max(0, documents - 1) if separator is not None else 0)
-    if positions < ctx_len:
-        raise StoreError(
-            f"{store.path}: its {store.rows} rows do not fill one sequence of {ctx_len}; "
-            "give a smaller --ctx-len"
-        )
-    return Sequences(positions // ctx_len, ctx_len, positions % ctx_len)
+class WholeTexts:
+    """All tokens of a document up to its last row's, and the place of each of its rows in them.
+
+    Chats, which were read in a template, and texts whose tokens are no longer those of the store
+    have none: `not_whole` counts them. Costs the tokenization.
+    """
+
+    def __init__(self, store: Store, model: str, reader: TextReader) -> None:
+        self._store, self._column, self._reader = store, f"token_{model}", reader
+        self._edges, self._chats = row_edges(store), chats(store)
+        self.not_whole = 0
+
+    def __call__(self, documents: Sequence[int]) -> list[Placed | None]:
+        """Those of each document; all have rows."""
+        plain = [document for document in documents if not self._chats[document]]
+        tokens = self._reader([self._store.documents.text(document) for document in plain])
+        found: dict[int, Placed] = {}
+        for document, of_text in zip(plain, tokens, strict=True):
+            rows = int(self._edges[document]), int(self._edges[document + 1])
+            ends = self._store.column_range("char_end", *rows)
+            places = find_rows(of_text, ends, self._store.column_range(self._column, *rows))
+            if places is not None:
+                found[document] = Placed(of_text.ids[: int(places[-1]) + 1], places)
+        self.not_whole += len(documents) - len(found)
+        return [found.get(document) for document in documents]
+
+
+def only_rows(documents: Sequence[int]) -> list[Placed | None]:
+    """In the place of `WholeTexts`, where no tokenizer is known."""
+    return [None] * len(documents)
 
 
 class TokenLayer:
-    """Lays out the rows of a store batch by batch, in storage order, each once."""
+    """Lays out a store batch by batch, in storage order, each row once."""
 
-    def __init__(self, store: Store, model: str, separator: int | None) -> None:
-        self._store, self._column, self._separator = store, f"token_{model}", separator
-        self._document: int | None = None
+    def __init__(
+        self,
+        store: Store,
+        model: str,
+        separator: int | None,
+        texts: Callable[[Sequence[int]], list[Placed | None]] = only_rows,
+    ) -> None:
+        self._store, self._column = store, f"token_{model}"
+        self._separator, self._texts = separator, texts
         self._position = 0
+        self._document: int | None = None
+        self._whole: Placed | None = None
+        self._begun, self._rows = 0, 0  # of that document: its first position, rows laid out
 
     def place(self, chunk: int, rows: Int64[np.ndarray, " rows"]) -> Placed:
         """The next rows, numbers in the store, all of one chunk."""
         local = rows - int(self._store.chunk_rows_before[chunk])
-        tokens = self._store.column_chunk(self._column, chunk)[local]
+        ids = self._store.column_chunk(self._column, chunk)[local]
         documents = self._store.document_chunk(chunk)[local]
-        start, shift = self._position, separators_before(documents, self._document)
-        if self._separator is None:
-            shift = np.zeros_like(shift)
-        positions = np.arange(len(rows)) + shift
-        self._document = int(documents[-1])
-        self._position = start + int(positions[-1]) + 1
-        laid = np.full(self._position - start, self._separator or 0, np.int32)
-        laid[positions] = tokens
-        return Placed(laid, start + positions)
+        firsts = np.flatnonzero(np.diff(documents, prepend=-1))
+        begins = [n for n in documents[firsts].tolist() if n != self._document]
+        texts = dict(zip(begins, self._texts(begins), strict=True))
+        tokens: list[np.ndarray] = [np.zeros(0, np.int32)]
+        of_rows: list[np.ndarray] = []
+        for run in np.split(np.arange(len(rows)), firsts[1:]):
+            document = int(documents[run[0]])
+            if document != self._document:
+                tokens.append(self._begin(document, texts[document]))
+            if self._whole is None:
+                tokens.append(ids[run])
+                of_rows.append(self._position + np.arange(len(run)))
+                self._position += len(run)
+            else:
+                places = self._whole.of_rows[self._rows : self._rows + len(run)]
+                of_rows.append(self._begun + places)
+            self._rows += len(run)
+        return Placed(np.concatenate(tokens).astype(np.int32), np.concatenate(of_rows))
 
-
-def separators_before(
-    documents: Int64[np.ndarray, " rows"], previous: int | None
-) -> Int64[np.ndarray, " rows"]:
-    """How many documents begin at or before each row, the very first of all not counted."""
-    before = documents[0] if previous is None else previous
-    return np.cumsum(np.diff(documents, prepend=before) != 0)
+    def _begin(self, document: int, whole: Placed | None) -> Int32[np.ndarray, " positions"]:
+        """What comes before the document's rows: a separator, and all of its text if it is had."""
+        first = self._document is None
+        between = [] if first or self._separator is None else [self._separator]
+        self._begun = self._position + len(between)
+        self._document, self._whole, self._rows = document, whole, 0
+        tokens = np.array(between, np.int32)
+        if whole is not None:
+            tokens = np.concatenate([tokens, whole.tokens])
+        self._position += len(tokens)
+        return tokens

@@ -15,8 +15,6 @@ from jaxtyping import Float32, Int64
 from analyze.export.sequences import Sequences
 from analyze.export.spool import Spool, write_safetensors
 
-SHORT = 1 << 16  # what uint16 counts to
-
 
 def edges_of(features: Int64[np.ndarray, " chosen"], total: int, splits: int) -> list[int]:
     """Where files of `total` features begin, and `total`: at most `splits` of them, none empty."""
@@ -28,20 +26,17 @@ def edges_of(features: Int64[np.ndarray, " chosen"], total: int, splits: int) ->
 class Shards:
     """The files of one export, filled batch by batch and written at the end.
 
-    Memory is bounded by a batch. Disk: 10 bytes per entry, 16 where there are more than 65,536
-    sequences or features in a file, and 4 per token and file; twice that while they are written.
+    Memory is bounded by a batch. Disk: 16 bytes per entry, and 4 per token and file; twice that
+    while they are written.
     """
 
-    def __init__(self, folder: Path, edges: list[int], sequences: Sequences) -> None:
-        self._folder, self._edges, self._sequences = folder, np.array(edges), sequences
-        widths = np.diff(self._edges)
-        most = max(sequences.count, sequences.ctx_len, int(widths.max()))
-        number = "uint16" if most <= SHORT else "uint32"
-        files = range(len(widths))
-        self._locations = [Spool(self._part(n, "locations"), number, (3,)) for n in files]
+    def __init__(self, folder: Path, edges: list[int], ctx_len: int) -> None:
+        self._folder, self._edges, self._ctx_len = folder, np.array(edges), ctx_len
+        files = range(len(edges) - 1)
+        self._locations = [Spool(self._part(n, "locations"), "uint32", (3,)) for n in files]
         self._activations = [Spool(self._part(n, "activations"), "float32") for n in files]
         self._tokens = Spool(folder / "tokens.part", "int32")
-        self.entries = 0
+        self._last, self._of_last = -1, np.zeros(len(files), np.int64)  # entries of that sequence
 
     def add_tokens(self, tokens: np.ndarray) -> None:
         """The tokens that follow, int (positions,)."""
@@ -53,22 +48,34 @@ class Shards:
         positions: Int64[np.ndarray, " entries"],
         activations: Float32[np.ndarray, " entries"],
     ) -> None:
-        """Entries in the order of their positions; those behind the last sequence are left out."""
-        inside = positions < self._sequences.positions
-        features, positions, activations = features[inside], positions[inside], activations[inside]
+        """Entries in the order of their positions."""
+        if not len(features):
+            return
         files = np.searchsorted(self._edges, features, side="right") - 1
         order = np.argsort(files, kind="stable")
         cuts = np.searchsorted(files[order], np.arange(1, len(self._locations)))
-        sequence, place = np.divmod(positions, self._sequences.ctx_len)
+        sequence, place = np.divmod(positions, self._ctx_len)
         columns = np.stack([sequence, place, features - self._edges[files]], axis=1)
         for number, here in enumerate(np.split(order, cuts)):
             self._locations[number].append(columns[here])
             self._activations[number].append(activations[here])
-        self.entries += len(features)
+        if sequence[-1] != self._last:
+            self._last, self._of_last = int(sequence[-1]), np.zeros_like(self._of_last)
+        self._of_last += np.bincount(files[sequence == self._last], minlength=len(self._of_last))
 
-    def write(self) -> list[Path]:
-        """Writes the files into the folder; their paths."""
-        self._tokens.reshape((self._sequences.ctx_len,))
+    @property
+    def sequences(self) -> Sequences:
+        """What the tokens that have been added make."""
+        count, left_out = divmod(self._tokens.length, self._ctx_len)
+        return Sequences(count, self._ctx_len, left_out)
+
+    def write(self) -> tuple[list[Path], int]:
+        """Writes what is in whole sequences into the folder; the files, and how many entries."""
+        if self._last == self.sequences.count:  # it is cut short
+            for number, entries in enumerate(self._of_last.tolist()):
+                self._locations[number].cut(entries)
+                self._activations[number].cut(entries)
+        self._tokens.reshape((self._ctx_len,))
         files = []
         for number, (first, end) in enumerate(zip(self._edges, self._edges[1:], strict=False)):
             arrays = {
@@ -80,7 +87,7 @@ class Shards:
             write_safetensors(files[-1], arrays)
             self._locations[number].close()
             self._activations[number].close()
-        return files
+        return files, sum(spool.length for spool in self._activations)
 
     def close(self) -> None:
         """Removes what is no longer needed, or was never finished."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from store.files import write_atomic
 
-DTYPES = {"uint16": "U16", "uint32": "U32", "int32": "I32", "float32": "F32"}
+DTYPES = {"uint32": "U32", "int32": "I32", "float32": "F32"}
 
 
 class Spool:
@@ -31,6 +31,10 @@ class Spool:
         """Adds rows (n, *tail), of any dtype whose values fit."""
         self._file.write(np.ascontiguousarray(values, self.dtype).tobytes())
         self.length += len(values)
+
+    def cut(self, rows: int) -> None:
+        """Takes so many rows off its end."""
+        self.length -= rows
 
     def reshape(self, tail: tuple[int, ...]) -> None:
         """The same values as rows of another shape; those that do not fill one are cut off."""

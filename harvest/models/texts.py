@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int32
 
 from harvest.corpus.document import Document
-from harvest.models.hooked import HookedModel
 from harvest.text.tokens import TextTokenizer
 
 
@@ -24,12 +24,12 @@ class TextTokens:
 class TextReader:
     """A model's tokenizer as the harvest uses it; nothing is truncated.
 
-    prefix: ids of the special tokens that stand before every text. Raises ModelError for a
-    tokenizer without character offsets.
+    model: whose it is, for errors; prefix: ids of the special tokens that stand before every text.
+    Raises ModelError for a tokenizer without character offsets.
     """
 
-    def __init__(self, model: HookedModel) -> None:
-        self._tokenizer = TextTokenizer(model.tokenizer, model.name)
+    def __init__(self, tokenizer: Any, model: str) -> None:
+        self._tokenizer = TextTokenizer(tokenizer, model)
         self.prefix = self._tokenizer.prefix
 
     def __call__(self, texts: Sequence[str]) -> list[TextTokens]:

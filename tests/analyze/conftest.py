@@ -1,5 +1,7 @@
 """A small store whose features are known by construction, and a dictionary that reads them.
 
+And a store harvested with the two tiny models, which differ in tokenizer, width and architecture.
+
 Two models of widths 6 and 8. Every row is a word; what a word means decides the direction that
 its activation takes: `a`-words move model a alone, `b`-words model b alone, `s`-words both.
 """
@@ -10,6 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from harvest.run import harvest
+from harvest.settings import Settings
+from pipeline.config import Config
 from store.block import Block
 from store.reader import Store
 from store.schema import Hookpoint, StoreSchema
@@ -33,6 +38,9 @@ FEATURE_OF_WORD = {
     "only_b": 5,
     "<script>alert(1)</script>": 5,
 }
+
+HOOKPOINTS = {"a": ["model.layers.1", "head.2.1"], "b": ["gpt_neox.layers.1"]}
+MAX_TOKENS = 48
 
 
 def _rows(words: list[str], generator: torch.Generator) -> dict[str, torch.Tensor]:
@@ -117,3 +125,36 @@ def crosscoder_folder(dfc_folder: Path) -> Path:
     provenance = {"recipe": "batch_topk_crosscoder", "train": {"validation_fraction": 0.25}}
     save_dictionary(folder, _identity(single_group(("a", "b"), 7)), provenance)
     return folder
+
+
+@pytest.fixture(scope="session")
+def configure(model_pair, corpus_file, tmp_path_factory):
+    """The configuration of a run over the awkward corpus, in a folder of its own."""
+
+    def configuration(models=("a", "b"), corpus=None, **harvest_keys) -> Config:
+        raw = {
+            "run_dir": str(tmp_path_factory.mktemp("causal")),
+            "models": {
+                name: {
+                    "path": str(model_pair[name]),
+                    "hookpoint": HOOKPOINTS[name],
+                    "dtype": "float32",
+                    "device": "cpu",
+                }
+                for name in models
+            },
+            "corpus": corpus or {"path": str(corpus_file), "label_column": "domain"},
+            "harvest": {"max_tokens": MAX_TOKENS, "batch_tokens": 400, **harvest_keys},
+            "store": {"chunk_rows": 128},
+        }
+        return Config("test.yaml", raw)
+
+    return configuration
+
+
+@pytest.fixture(scope="session")
+def harvested(configure) -> tuple[Config, Store]:
+    """A configuration and the store that was harvested with it."""
+    config = configure()
+    harvest(Settings.read(config))
+    return config, Store(config.store_path)

@@ -247,7 +247,7 @@ def test_texts_that_are_not_found_again_are_an_error_and_are_asked_for_again(
 ):
     at = opened(harvested[1], tmp_path)
     every = np.ones(len(harvested[1].documents), bool)
-    monkeypatch.setattr("analyze.causal.passages._chats", lambda _: every)
+    monkeypatch.setattr("analyze.causal.passages.chats", lambda _: every)
     with pytest.raises(StoreError, match="no document to steer on is found again"):
         Agreements(at, harvested[0].models)([SHARED])
     monkeypatch.undo()

@@ -27,8 +27,7 @@ from harvest.settings import Settings
 from pipeline.config import Config
 from pipeline.errors import ConfigError, ModelError, StoreError
 from store.reader import Store
-
-from .conftest import MAX_TOKENS
+from tests.analyze.conftest import MAX_TOKENS
 
 
 @pytest.fixture(scope="module")

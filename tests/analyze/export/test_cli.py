@@ -91,7 +91,9 @@ def test_a_delphi_cache_is_written_and_said(analyze, tmp_path):
     assert "5 features" in done.stdout
     assert "sequences of 32 tokens of model b" in done.stdout
     assert "of them fire on fewer than 200 tokens" in done.stdout
-    assert "nothing between documents" in " ".join(done.stderr.split())
+    said = " ".join(done.stderr.split())
+    assert "nothing between documents" in said
+    assert "tokens of model b that have no row are missing (the configuration does not" in said
     assert (tmp_path / "cache" / "b.mid.out" / "config.json").exists()
 
 
@@ -107,6 +109,7 @@ def test_the_tokenizer_of_the_configuration_gives_separator_and_name(analyze, tm
     assert value["features"] == 20
     assert value["hookpoint"] == "a.mid.out"
     assert value["entries"] > 0
+    assert value["documents_of_rows_only"] == 20  # the ids of this store are of no tokenizer
     assert value["sequences"] * 16 + value["positions_left_out"] == 516 + 19
     config = json.loads((tmp_path / "cache" / "a.mid.out" / "config.json").read_text())
     assert config["model_name"] == str(model_pair["a"])

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from analyze.export.delphi import DelphiSpec, export_delphi
-from analyze.export.sequences import plan_sequences
 from analyze.export.shards import edges_of
 from pipeline.errors import ConfigError, StoreError
 from store.sweep import read_range
@@ -42,7 +41,7 @@ def as_delphi_reads(folder: Path) -> tuple[dict[int, list[tuple[int, int, float]
         assert first == following  # a feature's file is found by the edges: without gaps
         following = last + 1
         held = load_file(file)
-        assert held["locations"].dtype in (np.uint16, np.uint32)
+        assert held["locations"].dtype == np.uint32
         tokens = held["tokens"].astype(np.int64) if tokens is None else tokens
         np.testing.assert_array_equal(held["tokens"], tokens)
         locations = held["locations"].astype(np.int64)
@@ -171,21 +170,6 @@ def test_a_store_without_token_ids_is_refused(uneven_subject, tmp_path, monkeypa
         export(uneven_subject, tmp_path / "out")
 
 
-def test_many_sequences_take_wider_numbers(uneven_subject, tmp_path, monkeypatch):
-    from analyze.export import shards
-
-    monkeypatch.setattr(shards, "SHORT", 8)
-    export(uneven_subject, tmp_path / "wide", splits=2)
-    monkeypatch.undo()
-    export(uneven_subject, tmp_path / "narrow", splits=2)
-    wide, narrow = (
-        load_file(tmp_path / name / "a.mid.out" / "0_9.safetensors") for name in ("wide", "narrow")
-    )
-    assert wide["locations"].dtype == np.uint32
-    assert narrow["locations"].dtype == np.uint16
-    np.testing.assert_array_equal(wide["locations"], narrow["locations"])
-
-
 def test_torch_reads_the_files_too(uneven_subject, tmp_path):
     from safetensors.torch import load_file as load_torch
 
@@ -205,9 +189,3 @@ def test_files_follow_each_other_and_hold_about_as_many_features(features, split
     counts, _ = np.histogram(chosen, edges)
     assert len(counts) == min(splits, len(chosen))
     assert counts.max() - counts.min() <= 1
-
-
-@pytest.mark.parametrize(("separator", "positions"), [(None, 516), (3, 516 + 19)])
-def test_sequences_are_counted_before_the_store_is_read(uneven_store, separator, positions):
-    planned = plan_sequences(uneven_store, CTX, separator)
-    assert (planned.count, planned.left_out) == divmod(positions, CTX)
