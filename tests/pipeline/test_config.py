@@ -1,57 +1,11 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from pydantic import Field
 
 from pipeline.config import describe, load_config
 from pipeline.errors import ConfigError
-from pipeline.specs import Section
 
-
-class Schedule(Section):
-    """A section inside a section."""
-
-    warmup: int = Field(10, description="steps of warm-up")
-
-
-class Training(Section):
-    """Stands for a stage's section."""
-
-    k: int = Field(32, gt=0, description="active features per row")
-    lr: float = Field(1e-3, description="learning rate")
-    schedule: Schedule = Schedule()
-    steps: tuple[Schedule, ...] = ()
-
-
-FILE = """
-run_dir: runs/x
-models:
-  a: {path: demo/a, hookpoint: model.layers.1}
-  b: {path: demo/b, hookpoint: gpt_neox.layers.2}
-corpus: {path: corpus.parquet}
-train: {k: 16}
-"""
-
-
-@pytest.fixture
-def load(tmp_path):
-    """The configuration of a file with this text, and overrides."""
-
-    def read(text=FILE, *overrides):
-        file = tmp_path / "my.yaml"
-        file.write_text(text)
-        return load_config(file, list(overrides))
-
-    return read
-
-
-def message(action) -> str:
-    with pytest.raises(ConfigError) as error:
-        action()
-    assert "\n" not in str(error.value)
-    return str(error.value)
+from .sections import FILE, Training, message
 
 
 def test_values_of_the_file_are_read(load):
@@ -166,86 +120,6 @@ def test_everything_of_a_run_lies_beneath_its_run_dir(load):
 @pytest.mark.parametrize("written", ["1e-4", "1E-4", "0.0001", "1.0e-4", "'1e-4'"])
 def test_a_learning_rate_may_be_written_as_people_write_it(load, written):
     assert load(f"train: {{lr: {written}}}").section("train", Training).lr == 1e-4
-
-
-def test_an_override_wins_over_the_file(load):
-    assert load(FILE, "train.k=64").section("train", Training).k == 64
-
-
-def test_of_two_overrides_of_one_key_the_last_wins(load):
-    assert load(FILE, "train.k=64", "train.k=65").section("train", Training).k == 65
-
-
-def test_an_override_reaches_into_nested_sections(load):
-    assert load(FILE, "train.schedule.warmup=3").section("train", Training).schedule.warmup == 3
-
-
-def test_an_override_reaches_into_a_model_and_leaves_the_rest(load):
-    models = load(FILE, "models.a.device=cpu").models
-    assert (models["a"].device, models["a"].path) == ("cpu", "demo/a")
-
-
-def test_an_override_may_set_a_section_that_the_file_leaves_empty(load):
-    assert load("train:", "train.k=3").section("train", Training).k == 3
-
-
-def test_an_override_may_hold_an_equals_sign(load):
-    assert load(FILE, "corpus.path=a=b.txt").corpus.path == "a=b.txt"
-
-
-def test_an_override_that_is_no_yaml_is_taken_as_text(load):
-    assert load(FILE, "corpus.path={odd").corpus.path == "{odd"
-
-
-@given(st.integers(1, 10**9))
-def test_any_whole_number_may_be_set(number):
-    config = load_config(Path("/nonexistent/p.yaml"), [f"train.k={number}"], explicit=False)
-    assert config.section("train", Training).k == number
-
-
-@pytest.mark.parametrize("text", ["train.k", "=3", ""])
-def test_an_override_without_key_or_value_is_refused(load, text):
-    found = message(lambda: load(FILE, text))
-    assert found == f"--set {text}: expected section.key=value, e.g. train.k=64"
-
-
-def test_an_override_inside_a_plain_value_is_refused(load):
-    found = message(lambda: load(FILE, "train.k.deep=3"))
-    assert found == "--set train.k.deep=3: k holds 16, which has no keys inside"
-
-
-def test_an_override_of_an_unknown_section_says_set(load):
-    assert message(lambda: load(FILE, "trian.k=3")).startswith("--set: trian: unknown key")
-
-
-def test_an_override_of_an_unknown_key_says_set(load):
-    config = load(FILE, "train.kk=3")
-    assert message(lambda: config.section("train", Training)).startswith(
-        "--set: train.kk: unknown key (given 3); did you mean k?"
-    )
-
-
-def test_an_override_of_the_wrong_type_says_set(load):
-    config = load(FILE, "train.k=many")
-    found = message(lambda: config.section("train", Training))
-    assert found.startswith("--set: train.k: given 'many'")
-
-
-def test_a_wrong_key_inside_an_overridden_mapping_says_set(load):
-    config = load(FILE, "train.schedule={warm: 1}")
-    assert message(lambda: config.section("train", Training)).startswith(
-        "--set: train.schedule.warm: unknown key"
-    )
-
-
-def test_an_error_beside_an_overridden_key_names_the_file(load, tmp_path):
-    config = load("train: {kk: 1}", "train.k=3")
-    assert message(lambda: config.section("train", Training)).startswith(f"{tmp_path}/my.yaml")
-
-
-def test_a_key_that_begins_like_an_overridden_one_names_the_file(load, tmp_path):
-    config = load("train: {kk: 1}", "train.k=3")
-    assert "my.yaml: train.kk" in message(lambda: config.section("train", Training))
 
 
 def test_a_file_asked_for_that_is_not_there_is_an_error(tmp_path):
