@@ -193,6 +193,8 @@ def _print_exclusive(summary: dict[str, Any]) -> None:
     if found is not None:
         title = f"exclusive at a false-discovery rate of {found['fdr']:.0%}"
         Console().print(rows_table(found["models"], title))
+        if found["caution"]:
+            console.print(f"[yellow]note:[/] {escape(found['caution'])}", soft_wrap=True)
 
 
 def _print_planted(analyses: list[Analysis], section: AnalyzeConfig) -> None:

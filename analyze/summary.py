@@ -10,6 +10,7 @@ from analyze.analysis import Analysis
 from analyze.config import AnalyzeConfig
 from analyze.norms import bin_counts, group_summary
 from analyze.tables import Tables
+from analyze.verdict.caution import caution
 from analyze.verdict.judge import EXCLUSIVE, fdr_of
 
 
@@ -20,7 +21,8 @@ def summarize(
 
     `planted` counts, for each model, those of its claimed features that fire on the domain only
     it was trained on; keys of baselines carry the name of what they are (`crosscoder_a`).
-    `exclusive`: what the verdict calls at the FDR, null where there is none.
+    `exclusive`: what the verdict calls at the FDR, null where there is none; its `caution`, what to
+    know before it is believed.
     """
     store = main.store
     planted: dict[str, int] = {}
@@ -74,7 +76,11 @@ def _exclusive(main: Analysis, tables: Tables, config: AnalyzeConfig) -> dict[st
             there = ratios[found["feature"].to_numpy()] >= config.planted_ratio
             line["on_own_domain"] = int(there.sum())
         lines.append(line)
-    return {"fdr": fdr_of(judged, config), "models": lines}
+    return {
+        "fdr": fdr_of(judged, config),
+        "caution": caution(main.dictionary),
+        "models": lines,
+    }
 
 
 def _kind(analysis: Analysis, baselines: list[Analysis]) -> str:

@@ -10,6 +10,7 @@ from analyze.analysis import Analysis
 from analyze.page.choose import EXCLUSIVE
 from analyze.page.embed import number
 from analyze.page.lines import Line, largest, rows
+from analyze.verdict.caution import caution
 
 ALL = "all"
 
@@ -40,12 +41,14 @@ class Overview:
     """judged: whether `found` are verdicts; fdr: their false-discovery rate.
 
     It is the configuration's, or larger where the command that made them was given another.
+    caution: what to know before it is believed.
 
     fidelity, by_label: lines of the table, over all text and per label.
     """
 
     judged: bool
     fdr: float
+    caution: str | None
     found: list[Found]
     health: list[Tile]
     recovered: list[Tile]
@@ -66,6 +69,7 @@ def overview(
     return Overview(
         judged=judged,
         fdr=max(fdr, _reached(verdicts)),
+        caution=caution(analysis.dictionary),
         found=_verdicts(analysis, rows(verdicts)) if judged else _claims(analysis),
         health=_health(analysis),
         recovered=[

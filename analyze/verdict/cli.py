@@ -145,6 +145,7 @@ def _train_bar(run: int, steps: int) -> Iterator[OnStep]:
 def summary(opened: Opened, found: Verdict) -> dict[str, Any]:
     """What was called, of how many, at which error."""
     from analyze.norms import model_pair
+    from analyze.verdict.caution import caution
     from analyze.verdict.judge import counts
     from analyze.verdict.steering import steering_summary
 
@@ -152,6 +153,7 @@ def summary(opened: Opened, found: Verdict) -> dict[str, Any]:
     return {
         "fdr": section.fdr,
         "meaning": MEANING,
+        "caution": caution(opened.subject.dictionary),
         "models": counts(found.table, model_pair(opened.subject.dictionary), section).to_dicts(),
         "nulls": {name: null.height for name, null in found.nulls.items()},
         "smallest_p": found.smallest_p,
@@ -169,6 +171,8 @@ def _say(opened: Opened, found: Verdict, files: list[Path], as_json: bool) -> No
     counted = {name: lines for name, lines in said["nulls"].items() if lines}
     nulls = ", ".join(f"{name} ({lines} values)" for name, lines in counted.items())
     out.print(f"{MEANING} Nulls: {nulls}; no p-value can be below {said['smallest_p']:.2g}.")
+    if said["caution"]:
+        out.print(f"[yellow]note:[/] {said['caution']}")
     shown = ["feature", "claimed_for", "fires", "readout_ratio", "p", "q"]
     if said["steering"]:
         shown.append("steering_agreement")

@@ -175,6 +175,7 @@ def test_summary_counts_what_the_verdict_calls_and_where_it_fires(analysis, tmp_
     tables.write("exclusivity", judged)
     assert summarize(analysis, [], tables, CONFIG)["exclusive"] == {
         "fdr": 0.02,
+        "caution": None,
         "models": [
             {"model": "a", "candidates": 2, "exclusive": 1, "on_own_domain": 1},
             {"model": "b", "candidates": 1, "exclusive": 0, "on_own_domain": 0},

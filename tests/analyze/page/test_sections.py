@@ -70,6 +70,15 @@ def test_exclusive_is_explained_with_the_rate_and_its_null(page):
     assert "rotated copy of itself" in said
 
 
+def test_a_rate_that_is_not_calibrated_is_said_beside_it(maker, judged_tables, monkeypatch):
+    assert _overview(maker, judged_tables).caution is None
+    plain = maker.page(**judged_tables).read_text()
+    monkeypatch.setattr("analyze.page.overview.caution", lambda dictionary: "known to be <worse>")
+    page = maker.page(**judged_tables).read_text()
+    assert "<strong>Caution:</strong>" not in plain
+    assert "<strong>Caution:</strong> known to be &lt;worse&gt;." in page
+
+
 def test_loss_recovered_stands_above_and_by_label_below(page):
     assert "75.0%loss recovered, b" in page.texts(".tile")
     rows = ["".join(row.split()) for row in page.texts("#causal table.fidelity tbody tr")]

@@ -3,10 +3,14 @@
 import polars as pl
 import pytest
 
+from analyze.analysis import analyze
+from analyze.command import Opened
 from analyze.config import AnalyzeConfig
+from analyze.page.overview import overview
 from analyze.subject import open_subject
 from analyze.sweep.gather import gather
 from analyze.verdict.build import exclusivity, of_the_base
+from analyze.verdict.cli import _say, summary
 from analyze.verdict.judge import EXCLUSIVE
 from analyze.verdict.plots import verdict_png
 from benchmarks.toy_model import ToySpec, build_toy
@@ -29,7 +33,7 @@ def toy():
 
 @pytest.fixture(scope="module")
 def judged(toy, tmp_path_factory):
-    """The dictionary and the verdict on it."""
+    """What is judged and the verdict on it."""
     folder = tmp_path_factory.mktemp("toy")
     store = toy_store(folder / "store.zarr", toy, 40_000)
     train(store, TrainConfig.model_validate({**TRAINING, **OWN}), folder / "dictionary")
@@ -38,12 +42,12 @@ def judged(toy, tmp_path_factory):
     def sweep_into(one, accumulators, place):
         gather(one, accumulators, CONFIG.batch_rows, place)
 
-    return subject.dictionary, exclusivity(subject, CONFIG, folder, sweep_into)
+    return Opened(subject, CONFIG, folder), exclusivity(subject, CONFIG, folder, sweep_into)
 
 
 def test_exclusive_concepts_are_called_and_mirror_images_are_not(toy, judged):
-    dictionary, verdict = judged
-    table = verdict.table
+    opened, verdict = judged
+    dictionary, table = opened.subject.dictionary, verdict.table
     truth = truth_of(decoder_cosines(dictionary, toy), toy)
     features = table["feature"].to_numpy()
     true = truth.owner[features] == table["claimed_for"].to_numpy()
@@ -53,6 +57,16 @@ def test_exclusive_concepts_are_called_and_mirror_images_are_not(toy, judged):
     mirrored = (table["readout_ratio"] > 1).to_numpy()
     assert mirrored.sum() >= 3
     assert not called[mirrored].any()
+
+
+def test_its_rate_is_said_not_to_be_calibrated(judged, capsys):
+    opened, verdict = judged
+    assert "not calibrated" in summary(opened, verdict)["caution"]
+    _say(opened, verdict, [], as_json=False)
+    assert "note: the false-discovery rate of a dictionary of residuals" in capsys.readouterr().out
+    report = analyze(opened.subject, CONFIG)
+    said = overview(report, verdict.table, None, 0.2)
+    assert "not calibrated" in said.caution
 
 
 def test_a_null_without_features_is_not_drawn(judged, tmp_path):
