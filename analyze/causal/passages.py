@@ -159,7 +159,8 @@ def find_rows(
     """Which token each row is of, by its last character and id, or None if one is not there.
 
     Several tokens may be alike in both: the bytes of one character. A row is of the last of them,
-    which completes the character; several such rows are of the last ones, in order.
+    which completes the character; several such rows are of the last ones, in order. (So a row is
+    found one byte late where the harvest left out another of its alike: `harvest.outlier_norm`.)
     """
     there, wanted = _keys(tokens.ends, tokens.ids), _keys(char_end, ids)
     order = np.argsort(there, kind="stable")
@@ -192,5 +193,5 @@ def chats(store: Store) -> Bool[np.ndarray, " documents"]:
     """Which documents are of a source of chats."""
     corpus = store.schema.config.get("corpus", {})
     named = corpus.get("sources") or {store.schema.sources[0]: corpus}
-    chats = [bool(named.get(name, {}).get("chat_column")) for name in store.schema.sources]
-    return np.array(chats)[store.documents.sources]
+    of_source = [bool(named.get(name, {}).get("chat_column")) for name in store.schema.sources]
+    return np.array(of_source)[store.documents.sources]

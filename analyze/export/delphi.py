@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Int64
 
 from analyze.causal.passages import row_edges
-from analyze.export.sequences import Sequences, TokenLayer, WholeTexts, only_rows
+from analyze.export.sequences import Sequences, TokenLayer, WholeTexts, has_every_token, only_rows
 from analyze.export.shards import Shards, edges_of
 from analyze.subject import Subject
 from analyze.sweep.gather import OnRows
@@ -121,7 +121,9 @@ def _fill(
 ) -> tuple[Int64[np.ndarray, " features"], int]:
     """One pass over the store; how often each chosen feature fires, documents not whole."""
     store, dictionary = subject.store, subject.dictionary
-    texts = None if spec.reader is None else WholeTexts(store, spec.model, spec.reader)
+    texts = None
+    if spec.reader is not None and not has_every_token(store):
+        texts = WholeTexts(store, spec.model, spec.reader)
     layer = TokenLayer(store, spec.model, spec.separator, texts or only_rows)
     chosen = torch.zeros(subject.features, dtype=torch.bool, device=subject.device)
     chosen[torch.from_numpy(spec.features).to(subject.device)] = True
@@ -136,11 +138,12 @@ def _fill(
         shards.add_entries(features, placed.of_rows[rows], codes.values[kept].float().cpu().numpy())
         fires += np.bincount(features, minlength=subject.features)
         on_rows(len(batch.rows))
-    return fires, _documents_with_rows(store) if texts is None else texts.not_whole
+    return fires, _rows_only(store) if texts is None else texts.not_whole
 
 
-def _documents_with_rows(store: Store) -> int:
-    return int(np.count_nonzero(np.diff(row_edges(store))))
+def _rows_only(store: Store) -> int:
+    """Documents that are not whole where only rows are laid out."""
+    return 0 if has_every_token(store) else int(np.count_nonzero(np.diff(row_edges(store))))
 
 
 def _whole_sequences(store: Store, shards: Shards) -> Sequences:
@@ -182,6 +185,8 @@ def _config(
             "dictionary": str(subject.folder),
             "hookpoints": [h.name for h in subject.dictionary.hookpoints],
             "model": spec.model,
+            "tokens": "all up to a document's last row; those without a row have no activation",
+            "rows": subject.store.rows,
             "documents_of_rows_only": not_whole,
             "separator": spec.separator,
             "features": len(spec.features),

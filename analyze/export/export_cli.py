@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.markup import escape
 
-from analyze.command import DictionaryOption, Opened, open_all, read_settings
+from analyze.command import DictionaryOption, Opened, open_all, orderly, read_settings
 from pipeline.command import (
     ConfigOption,
     JsonOption,
@@ -33,10 +33,11 @@ TablesOption = Annotated[
 EXPORT = [
     "delphi: a cache of activations for EleutherAI's Delphi 0.1.1, to explain and score features "
     "with its own means. One sweep over the store. Sequences are the documents of the store in "
-    "their order, as tokens of --model, with its end-of-text token between them. A token that "
-    "paired with none of the other model's has no activation; it is there, for the text, where the "
-    "tokenizer of the configuration reads the document as the harvest did (chats are left with "
-    "the tokens that have rows). Load it with "
+    "their order, as tokens of --model, with its end-of-text token between them. A token without "
+    "a row (it paired with none of the other model's, or the harvest left it out) has no "
+    "activation, which Delphi takes for 0; it is there, for the text, up to a document's last row, "
+    "where the tokenizer of the configuration reads the document as the harvest did. Chats have "
+    "the tokens of their rows alone. Load it with "
     'LatentDataset(raw_dir="FOLDER", sampler_cfg=..., constructor_cfg=...).',
     "notebook: FILE.parquet, a row per feature with what all tables say of it, and next to it "
     'FILE.contexts.parquet with the texts it fires on. pandas.read_parquet("FILE.parquet") reads '
@@ -97,7 +98,8 @@ def export(
         _notebook(opened, target, features or "all", as_json)
     else:
         spec = _spec(opened, settings, features, model, ctx_len, splits, separator)
-        _delphi(opened, spec, target, as_json)
+        with orderly():  # what is half written is removed
+            _delphi(opened, spec, target, as_json)
 
 
 def _notebook(opened: Opened, target: Path, features: str, as_json: bool) -> None:
@@ -139,6 +141,7 @@ def _spec(
 ) -> DelphiSpec:
     from analyze.export.chosen import EXCLUSIVE, check_model, chosen_features
     from analyze.export.delphi import DelphiSpec
+    from analyze.export.sequences import has_every_token
 
     dictionary = opened.subject.dictionary
     model = check_model(dictionary, model)
@@ -152,7 +155,7 @@ def _spec(
         ctx_len=ctx_len,
         separator=None if separator == -1 else separator,
         splits=splits,
-        reader=_reader(model, tokenizer, reason),
+        reader=None if has_every_token(opened.subject.store) else _reader(model, tokenizer, reason),
     )
 
 
@@ -188,13 +191,13 @@ def _delphi(opened: Opened, spec: DelphiSpec, target: Path, as_json: bool) -> No
         f"{done.features:,} features, {done.entries:,} activations in {done.sequences.count:,} "
         f"sequences of {spec.ctx_len} tokens of model {spec.model}"
     )
-    if done.not_whole:
-        print(f"{done.not_whole:,} documents have only those of their tokens that have rows")
     if done.rare:
         print(
             f"{done.rare:,} of them fire on fewer than {MIN_EXAMPLES} tokens: Delphi leaves these "
             "out unless ConstructorConfig(min_examples=...) is lowered"
         )
+    if done.not_whole:
+        print(f"{done.not_whole:,} documents have only those of their tokens that have rows")
     print(f"written: {', '.join(files)}")
 
 

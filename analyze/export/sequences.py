@@ -1,10 +1,11 @@
 """The documents of a store as sequences of one model's tokens, all of one length.
 
 Documents are laid out one behind the other in the order of the store, with a separator between them
-if one is given, and cut every `ctx_len` positions. A token of the model at whose end no token of
-the others ended has no row; it is there all the same where the document's text can be tokenized
-again (`WholeTexts`), and missing where it cannot. What is left at the end, less than a sequence, is
-left out.
+if one is given, and cut every `ctx_len` positions. A token has no row where no token of the other
+models ended at its end, or where the harvest left it out (`harvest.skip_first` and the like). Up to
+the document's last row it is there all the same where the text can be tokenized again
+(`WholeTexts`), and missing where it cannot. Documents without rows are not there, nor is what is
+left at the end, less than a sequence.
 """
 
 from __future__ import annotations
@@ -67,6 +68,11 @@ class WholeTexts:
                 found[document] = Placed(of_text.ids[: int(places[-1]) + 1], places)
         self.not_whole += len(documents) - len(found)
         return [found.get(document) for document in documents]
+
+
+def has_every_token(store: Store) -> bool:
+    """Whether the rows are all tokens there are: those of an import are its caches' own."""
+    return "import" in store.schema.config
 
 
 def only_rows(documents: Sequence[int]) -> list[Placed | None]:

@@ -19,6 +19,8 @@ from torch import Tensor
 from analyze.sweep.accumulator import Accumulator
 from store.files import json_bytes, write_atomic
 
+OURS = ("analyze.", "train.", "store.")
+
 
 @dataclass(frozen=True)
 class Share:
@@ -55,13 +57,20 @@ def key_of(fingerprint: str, accumulator: Accumulator, share: Share) -> str:
 
 @cache
 def _code_of(module: str) -> str:
-    """Hash of the sources of a module and of those of `analyze` that it takes names from.
+    """Hash of the sources of a module and of all of ours that it takes names from, and so on.
 
-    So sums that an earlier version of a formula made are not taken for this one's.
+    So sums that an earlier version of a formula, of the encoder or of the reader made are not taken
+    for this one's; those of a version that changed no more than a comment are made again, too.
     """
-    named = {getattr(value, "__module__", None) for value in vars(sys.modules[module]).values()}
-    modules = {module, *(name for name in named if name and name.startswith("analyze."))}
-    sources = [Path(str(sys.modules[name].__file__)).read_bytes() for name in sorted(modules)]
+    found: set[str] = set()
+    waiting = {module}
+    while waiting:
+        name = waiting.pop()
+        found.add(name)
+        values = vars(sys.modules[name]).values()
+        named = {getattr(v, "__module__", None) or getattr(v, "__name__", None) for v in values}
+        waiting |= {n for n in named if isinstance(n, str) and n.startswith(OURS)} - found
+    sources = [Path(str(sys.modules[name].__file__)).read_bytes() for name in sorted(found)]
     return hashlib.sha256(b"".join(sources)).hexdigest()
 
 

@@ -133,7 +133,7 @@ def configure(model_pair, corpus_file, tmp_path_factory):
 
     def configuration(models=("a", "b"), corpus=None, **harvest_keys) -> Config:
         raw = {
-            "run_dir": str(tmp_path_factory.mktemp("causal")),
+            "run_dir": str(tmp_path_factory.mktemp("harvested")),
             "models": {
                 name: {
                     "path": str(model_pair[name]),

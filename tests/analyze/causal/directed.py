@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 
+import pytest
 import torch
 
+from analyze.causal.batches import padded_batches
 from analyze.causal.passages import row_edges
 from store.reader import Store
 from train.dictionary.artifact import save_dictionary
@@ -68,3 +71,15 @@ def dense_codes(store: Store, dictionary: Crosscoder) -> torch.Tensor:
 def document_of_rows(store: Store) -> torch.Tensor:
     edges = torch.from_numpy(row_edges(store))
     return torch.repeat_interleave(torch.arange(len(edges) - 1), edges.diff())
+
+
+def spied(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> set[int]:
+    """Fills up with the sizes of the passes that a module asks for."""
+    asked: set[int] = set()
+
+    def batches(readings, batch_tokens):
+        asked.add(batch_tokens)
+        return padded_batches(readings, batch_tokens)
+
+    monkeypatch.setattr(module, "padded_batches", batches)
+    return asked

@@ -8,6 +8,7 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
+from analyze.causal import replace as replace_passes
 from analyze.causal.replace_cli import replace
 from harvest.run import harvest
 from harvest.settings import Settings
@@ -17,7 +18,7 @@ from pipeline.errors import CrossdiffError
 from store.reader import Store
 from train.dictionary.partition import dedicated, single_group
 
-from .directed import directed, saved
+from .directed import directed, saved, spied
 
 PLACES = ("model.layers.0", "model.layers.1")
 NAMES = [f"{model}.{place}.out" for model in "ab" for place in PLACES]
@@ -73,6 +74,13 @@ def test_the_table_the_bars_and_the_json_are_of_the_same_sets(twins, tmp_path):
     assert {file.rsplit(".")[-1] for file in value["files"]} == {"parquet", "csv", "png", "html"}
     page = (tmp_path / "tables" / "replace.html").read_text(encoding="utf-8")
     assert "best half by norm (8)" in page
+
+
+def test_passes_are_as_large_as_the_configuration_says(twins, tmp_path, monkeypatch):
+    asked = spied(monkeypatch, replace_passes)
+    words = ["--documents", 3, "--draws", 0, "--set", "analyze.batch_tokens=77"]
+    assert call(twins, tmp_path, *words).exit_code == 0
+    assert asked == {77}
 
 
 def test_on_the_terminal_it_says_what_was_replaced_toward_what(twins, tmp_path):

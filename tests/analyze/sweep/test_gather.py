@@ -21,6 +21,7 @@ from analyze.sweep import gather as module
 from analyze.sweep import seen
 from analyze.sweep.gather import gather
 from analyze.sweep.saved import Share, _code_of, key_of, load
+from train.dictionary import crosscoder
 
 BATCH = 16
 
@@ -139,7 +140,7 @@ def test_sums_of_another_dictionary_or_setting_are_not_used(
     assert load(kept, key_of(subject.fingerprint, larger, Share())) is None
 
 
-@pytest.mark.parametrize("changed", [firing_module, seen])  # its own, and one that it draws on
+@pytest.mark.parametrize("changed", [firing_module, seen, crosscoder])  # all that it draws on
 def test_sums_of_another_version_of_the_code_are_not_used(subject, tmp_path, monkeypatch, changed):
     def key():
         _code_of.cache_clear()

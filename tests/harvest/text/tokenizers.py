@@ -135,7 +135,10 @@ def _metaspace(texts: list[str], vocabulary: int):
 
 
 def _unigram(texts: list[str], vocabulary: int):
-    """T5's and Gemma 1's manner: a unigram model behind NFKC, with bytes as last resort."""
+    """T5's and Gemma 1's manner: a unigram model behind NFKC, with bytes as last resort.
+
+    Its trainer gives equal scores an order of their own in each process.
+    """
     special = ["<unk>", "<s>", "</s>"]
     draft = Tokenizer(models.Unigram())
     draft.normalizer = normalizers.NFKC()
@@ -151,7 +154,10 @@ def _unigram(texts: list[str], vocabulary: int):
 
 
 def _wordpiece(texts: list[str], vocabulary: int):
-    """BERT's manner: lower-cased, accents stripped, spaces never part of a token."""
+    """BERT's manner: lower-cased, accents stripped, spaces never part of a token.
+
+    Its trainer merges equals in an order of its own: another vocabulary in each process.
+    """
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
