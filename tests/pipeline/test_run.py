@@ -172,6 +172,8 @@ def test_status_tells_of_every_unit_and_of_what_is_outdated(tiny_run):
         assert said or stage == "harvest"
         again = f"pipeline run --from {stage} --force {stage} --set {text}"
         assert found["next"] == again
+    found = _status(folder, "--set", "analyze.batch_tokens=77")  # changes no figure
+    assert set(found["stages"].values()) == {"complete"}
     found = _status(folder, "--set", "run_dir=runs/other")
     assert set(found["stages"].values()) == {"not begun"}
 
