@@ -21,13 +21,12 @@ from torch import Tensor
 
 from analyze.causal.batches import padded_batches
 from analyze.causal.logits import SLICE_VALUES
+from analyze.causal.memory import passes_memory
 from analyze.causal.next_text import NextText
 from analyze.causal.passages import Reading
 from analyze.causal.steer import scores_at_rows
 from analyze.causal.steer_steps import Step
 from harvest.models.hooked import HookedModel
-from pipeline.errors import ModelError
-from pipeline.memory import out_of_memory
 
 
 @dataclass(frozen=True)
@@ -55,8 +54,7 @@ def signature(
     batch_tokens: padded tokens of a pass. Raises ModelError where memory runs out.
     """
     change_V, positions = torch.zeros((), dtype=torch.float64), 0
-    remedy = f"lower analyze.batch_tokens (now {batch_tokens})"
-    with out_of_memory(ModelError, f"models.{model.name}", remedy):
+    with passes_memory(f"models.{model.name}", batch_tokens):
         for batch in padded_batches(readings, batch_tokens):
             up_V, down_V = (
                 _summed_probabilities(scores_at_rows(model, batch, step.edits(sign)))

@@ -20,13 +20,13 @@ from torch import Tensor
 
 from analyze.causal.batches import Batch, padded_batches, put_rows, read_rows
 from analyze.causal.logits import compare, cross_entropy, predictions
+from analyze.causal.memory import passes_memory
 from analyze.causal.passages import Passage
 from analyze.causal.rebuild import Rebuilt
 from analyze.subject import Subject
 from harvest.models.hooked import HookedModel
 from harvest.models.intervene import logits
-from pipeline.errors import DictionaryError, ModelError
-from pipeline.memory import out_of_memory
+from pipeline.errors import DictionaryError
 
 ALL = "all"
 REPLACED = ("reconstruction", "zero", "mean")
@@ -66,9 +66,6 @@ def fidelity_table(
     labels = len(subject.labels.names)
     sums = {name: np.zeros((labels, len(MEASURES))) for name in patched}
     counts = {name: np.zeros(labels, np.int64) for name in patched}
-    remedy = (
-        f"lower analyze.batch_tokens (now {batch_tokens}), or analyze.batch_rows (now {batch_rows})"
-    )
     for group in _groups(passages, GROUP_BATCHES * batch_tokens):
         of_document = subject.labels.of_document[[passage.document for passage in group]]
         of_row = np.repeat(of_document, [len(passage.rows) for passage in group]).astype(np.int64)
@@ -76,7 +73,7 @@ def fidelity_table(
             name: padded_batches([passage.readings[name] for passage in group], batch_tokens)
             for name in models
         }
-        with out_of_memory(ModelError, f"models {', '.join(models)}", remedy):
+        with passes_memory(f"models {', '.join(models)}", batch_tokens, batch_rows):
             clean: dict[str, Tensor] = {}
             for name, model in models.items():
                 clean.update(read_rows(model, batches[name], len(of_row)))

@@ -18,12 +18,11 @@ import torch
 from torch import Tensor
 
 from analyze.causal.batches import padded_batches
+from analyze.causal.memory import passes_memory
 from analyze.causal.passages import Passage
 from analyze.causal.replace_run import ACTIVATIONS, NONE, TARGET, Pair, Run
 from analyze.causal.replace_sets import FeatureSet
 from analyze.subject import Subject
-from pipeline.errors import ModelError
-from pipeline.memory import out_of_memory
 
 BIAS = "bias"
 REPLACE_COLUMNS = {
@@ -60,10 +59,7 @@ def replacement_table(
     sums = torch.zeros(len(lines), 2, dtype=torch.float64)
     positions = 0
     both = f"models {pair.base.name} and {pair.target.name}"
-    remedy = (
-        f"lower analyze.batch_tokens (now {batch_tokens}), or analyze.batch_rows (now {batch_rows})"
-    )
-    with out_of_memory(ModelError, both, remedy):
+    with passes_memory(both, batch_tokens, batch_rows):
         for batch in padded_batches([p.readings[pair.base.name] for p in passages], batch_tokens):
             here = [passages[number] for number in batch.readings.tolist()]
             run = Run.of(subject, pair, here, batch_rows)

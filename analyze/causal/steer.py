@@ -19,14 +19,13 @@ from torch import Tensor
 
 from analyze.causal.batches import Batch, padded_batches
 from analyze.causal.logits import Predictions, compare
+from analyze.causal.memory import passes_memory
 from analyze.causal.passages import Reading
 from analyze.causal.steer_scenes import Scene
 from analyze.causal.steer_steps import Step
 from analyze.causal.steer_tokens import TokenChange, TokenSums
 from harvest.models.hooked import HookedModel
 from harvest.models.intervene import Edit, logits
-from pipeline.errors import ModelError
-from pipeline.memory import out_of_memory
 
 SETS = ("firing", "silent")
 
@@ -124,8 +123,7 @@ def effects(
     tokens: how many of those promoted and suppressed most are kept. Raises ModelError.
     """
     sums = [_Sums(len(model.tokenizer) if tokens else 0) for _ in changes]
-    remedy = f"lower analyze.batch_tokens (now {batch_tokens})"
-    with out_of_memory(ModelError, f"models.{model.name}", remedy):
+    with passes_memory(f"models.{model.name}", batch_tokens):
         for batch in padded_batches(readings, batch_tokens):
             clean_nV = scores_at_rows(model, batch)
             for one, edits in zip(sums, changes, strict=True):
