@@ -6,12 +6,12 @@
 Toy models (benchmarks/toy_model.py), a DFC and a plain crosscoder trained on each by the real
 trainer, then the verdict with its own nulls at 1, 5, 10 and 20 %. Two truths are held against the
 calls. By decoder, that of the toy benchmark: a feature is exclusive if it recovers a concept that
-only its model has (cosine > 0.8). By cause: if more than half of what makes
-it fire are such concepts (benchmarks/toy_causes.py), as with a mixture of several, or one that is
-half learned; no model but its own has anything linear of them, which is what
-`analyze exclusivity` claims. Printed per dictionary, over all seeds: candidates, calls, and by
-either truth how many candidates are exclusive, false calls and their share, and the share of the
-exclusive ones that is called; for comparison, what it comes to to call all candidates.
+only its model has (cosine > 0.8). By cause: if more than half of what makes it fire are such
+concepts (benchmarks/toy_causes.py), as with a mixture of several, or one that is half learned; no
+model but its own has anything linear of them, which is what `analyze exclusivity` claims. Printed
+per dictionary, over all seeds: candidates, calls, and by either truth how many candidates are
+exclusive, false calls and their share, and the share of the exclusive ones that is called; for
+comparison, what it comes to to call all candidates.
 """
 
 from __future__ import annotations

@@ -23,8 +23,7 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
-from analyze.causal.passages import row_edges
-from analyze.export.sequences import Sequences, TokenLayer, WholeTexts, has_every_token, only_rows
+from analyze.export.sequences import Sequences, Texts, TokenLayer
 from analyze.export.shards import Shards, edges_of
 from analyze.subject import Subject
 from analyze.sweep.gather import OnRows
@@ -121,10 +120,8 @@ def _fill(
 ) -> tuple[Int64[np.ndarray, " features"], int]:
     """One pass over the store; how often each chosen feature fires, documents not whole."""
     store, dictionary = subject.store, subject.dictionary
-    texts = None
-    if spec.reader is not None and not has_every_token(store):
-        texts = WholeTexts(store, spec.model, spec.reader)
-    layer = TokenLayer(store, spec.model, spec.separator, texts or only_rows)
+    texts = Texts(store, spec.model, spec.reader)
+    layer = TokenLayer(store, spec.model, spec.separator, texts)
     chosen = torch.zeros(subject.features, dtype=torch.bool, device=subject.device)
     chosen[torch.from_numpy(spec.features).to(subject.device)] = True
     fires = np.zeros(subject.features, np.int64)
@@ -138,12 +135,7 @@ def _fill(
         shards.add_entries(features, placed.of_rows[rows], codes.values[kept].float().cpu().numpy())
         fires += np.bincount(features, minlength=subject.features)
         on_rows(len(batch.rows))
-    return fires, _rows_only(store) if texts is None else texts.not_whole
-
-
-def _rows_only(store: Store) -> int:
-    """Documents that are not whole where only rows are laid out."""
-    return 0 if has_every_token(store) else int(np.count_nonzero(np.diff(row_edges(store))))
+    return fires, texts.not_whole
 
 
 def _whole_sequences(store: Store, shards: Shards) -> Sequences:

@@ -4,13 +4,13 @@ Documents are laid out one behind the other in the order of the store, with a se
 if one is given, and cut every `ctx_len` positions. A token has no row where no token of the other
 models ended at its end, or where the harvest left it out (`harvest.skip_first` and the like). Up to
 the document's last row it is there all the same where the text can be tokenized again
-(`WholeTexts`), and missing where it cannot. Documents without rows are not there, nor is what is
+(`Texts`), and missing where it cannot. Documents without rows are not there, nor is what is
 left at the end, less than a sequence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,31 +43,39 @@ class Sequences:
         return self.count * self.ctx_len
 
 
-class WholeTexts:
+class Texts:
     """All tokens of a document up to its last row's, and the place of each of its rows in them.
 
-    Chats, which were read in a template, and texts whose tokens are no longer those of the store
-    have none: `not_whole` counts them. Costs the tokenization.
+    None for those that are laid out by their rows alone: chats, which were read in a template;
+    texts whose tokens are no longer those of the store; all without a reader; and those of an
+    import, whose rows are all tokens there are. `not_whole` counts all but the last. Costs the
+    tokenization.
     """
 
-    def __init__(self, store: Store, model: str, reader: TextReader) -> None:
+    def __init__(self, store: Store, model: str, reader: TextReader | None) -> None:
         self._store, self._column, self._reader = store, f"token_{model}", reader
         self._edges, self._chats = row_edges(store), chats(store)
         self.not_whole = 0
 
     def __call__(self, documents: Sequence[int]) -> list[Placed | None]:
         """Those of each document; all have rows."""
+        if has_every_token(self._store):
+            return [None] * len(documents)
+        found = {} if self._reader is None else self._found(self._reader, documents)
+        self.not_whole += len(documents) - len(found)
+        return [found.get(document) for document in documents]
+
+    def _found(self, reader: TextReader, documents: Sequence[int]) -> dict[int, Placed]:
         plain = [document for document in documents if not self._chats[document]]
-        tokens = self._reader([self._store.documents.text(document) for document in plain])
-        found: dict[int, Placed] = {}
+        tokens = reader([self._store.documents.text(document) for document in plain])
+        found = {}
         for document, of_text in zip(plain, tokens, strict=True):
             rows = int(self._edges[document]), int(self._edges[document + 1])
             ends = self._store.column_range("char_end", *rows)
             places = find_rows(of_text, ends, self._store.column_range(self._column, *rows))
             if places is not None:
                 found[document] = Placed(of_text.ids[: int(places[-1]) + 1], places)
-        self.not_whole += len(documents) - len(found)
-        return [found.get(document) for document in documents]
+        return found
 
 
 def has_every_token(store: Store) -> bool:
@@ -75,21 +83,10 @@ def has_every_token(store: Store) -> bool:
     return "import" in store.schema.config
 
 
-def only_rows(documents: Sequence[int]) -> list[Placed | None]:
-    """In the place of `WholeTexts`, where no tokenizer is known."""
-    return [None] * len(documents)
-
-
 class TokenLayer:
     """Lays out a store batch by batch, in storage order, each row once."""
 
-    def __init__(
-        self,
-        store: Store,
-        model: str,
-        separator: int | None,
-        texts: Callable[[Sequence[int]], list[Placed | None]] = only_rows,
-    ) -> None:
+    def __init__(self, store: Store, model: str, separator: int | None, texts: Texts) -> None:
         self._store, self._column = store, f"token_{model}"
         self._separator, self._texts = separator, texts
         self._position = 0
@@ -119,7 +116,7 @@ class TokenLayer:
                 places = self._whole.of_rows[self._rows : self._rows + len(run)]
                 of_rows.append(self._begun + places)
             self._rows += len(run)
-        return Placed(np.concatenate(tokens).astype(np.int32), np.concatenate(of_rows))
+        return Placed(np.concatenate(tokens), np.concatenate(of_rows))
 
     def _begin(self, document: int, whole: Placed | None) -> Int32[np.ndarray, " positions"]:
         """What comes before the document's rows: a separator, and all of its text if it is had."""

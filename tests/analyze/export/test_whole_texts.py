@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from analyze.causal.passages import row_edges
 from analyze.export.cli import export
 from analyze.export.delphi import DelphiSpec, export_delphi
-from analyze.export.sequences import WholeTexts
+from analyze.export.sequences import Texts
 from analyze.subject import open_subject
 from harvest.models.texts import TextReader
 from harvest.run import harvest
@@ -152,7 +152,7 @@ def test_texts_read_as_they_were_written(subject, tokenizers, tmp_path):
 
 def test_texts_of_other_tokens_are_laid_out_by_their_rows(subject, tokenizers, tmp_path):
     other = TextReader(tokenizers["a"], "a")
-    texts = WholeTexts(subject.store, "b", other)
+    texts = Texts(subject.store, "b", other)
     documents = np.flatnonzero(np.diff(row_edges(subject.store))).tolist()
     assert texts(documents) == [None] * len(documents)
     assert texts.not_whole == len(documents)
