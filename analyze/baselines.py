@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.markup import escape
-
-from pipeline.command import console
+from pipeline.command import note
 from pipeline.config import Config
 from train.config import TrainConfig
 from train.dictionary.artifact import read_description
@@ -28,5 +26,5 @@ def of_two_models(folder: Path) -> bool:
     """Whether it can be compared with; says so if not."""
     models = {str(hookpoint.get("model")) for hookpoint in read_description(folder)["hookpoints"]}
     if len(models) != 2:
-        console.print(f"[yellow]note:[/] {escape(str(folder))} is not of two models; left out")
+        note(f"{folder} is not of two models; left out")
     return len(models) == 2

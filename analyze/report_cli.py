@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from analyze.command import (
     DictionaryOption,
@@ -20,7 +19,7 @@ from analyze.command import (
 )
 from analyze.config import AnalyzeConfig
 from analyze.norms_cli import analyzed, print_norms, write_norms
-from pipeline.command import CheckOption, ConfigOption, JsonOption, SetOption, StoreOption, console
+from pipeline.command import CheckOption, ConfigOption, JsonOption, SetOption, StoreOption, note
 from pipeline.config import Config
 from pipeline.errors import ConfigError, DictionaryError
 
@@ -152,7 +151,7 @@ def _make(opened: Opened, settings: Config, wanted: set[str]) -> None:
         write_features(opened, settings, candidates)
     for name in ("fidelity", "steer"):
         if name in wanted and not settings.raw.get("models"):
-            console.print(f"[yellow]note:[/] no {name}: the configuration has no models")
+            note(f"no {name}: the configuration has no models")
             wanted = wanted - {name}
     if "fidelity" in wanted and opened.tables.read("fidelity") is None:
         write_fidelity(opened, settings.models, opened.section.report_documents)
@@ -166,13 +165,13 @@ def _may_be_judged(opened: Opened, settings: Config) -> bool:
     from analyze.null.train import null_config
 
     if STEERING in opened.section.evidence and not settings.raw.get("models"):
-        console.print(f"[yellow]note:[/] no verdicts: {STEERING} needs models in the configuration")
+        note(f"no verdicts: {STEERING} needs models in the configuration")
         return False
     if "copy" in opened.section.nulls:
         try:
             null_config(opened.subject, 0, opened.section.null_share)
         except DictionaryError as error:
-            console.print(f"[yellow]note:[/] no verdicts: {escape(str(error))}", soft_wrap=True)
+            note(f"no verdicts: {error}")
             return False
     return True
 
@@ -194,7 +193,7 @@ def _print_exclusive(summary: dict[str, Any]) -> None:
         title = f"exclusive at a false-discovery rate of {found['fdr']:.0%}"
         Console().print(rows_table(found["models"], title))
         if found["caution"]:
-            console.print(f"[yellow]note:[/] {escape(found['caution'])}", soft_wrap=True)
+            note(found["caution"])
 
 
 def _print_planted(analyses: list[Analysis], section: AnalyzeConfig) -> None:

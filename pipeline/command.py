@@ -61,6 +61,11 @@ STOPPED = {128 + signal.SIGINT: "interrupted", 128 + signal.SIGTERM: "stopped by
 console = Console(stderr=True, highlight=False)
 
 
+def note(text: str) -> None:
+    """Says something on stderr that a user should know of what goes on all the same."""
+    console.print(f"[yellow]note:[/] {escape(text)}", soft_wrap=True)
+
+
 def read_config(file: Path | None, overrides: list[str] | None) -> Config:
     """The configuration that `--config` and `--set` describe. Raises ConfigError."""
     return load_config(file or DEFAULT_FILE, overrides or [], explicit=file is not None)

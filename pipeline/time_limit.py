@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from pipeline.command import console
+from pipeline.command import note
 
 STOP_SECONDS = 120.0
 ASK_AGAIN = 600.0  # seconds
@@ -56,7 +56,7 @@ def _watch(job: str, end: float | None, ahead: float, done: threading.Event) -> 
     while not done.wait(max(0.0, left - ahead)):
         left = seconds_left(job, end)  # it may have been given more time meanwhile
         if left is None or left <= ahead + 1:  # not known: the limit is near by what it was
-            console.print(f"[yellow]note:[/] the time limit of job {job} is near; stopping")
+            note(f"the time limit of job {job} is near; stopping")
             os.kill(os.getpid(), signal.SIGTERM)
             return
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from rich.markup import escape
-
-from pipeline.command import console
+from pipeline.command import note
 from pipeline.errors import StoreError
 from pipeline.wording import number_ranges
 from store.reader import Store
@@ -23,8 +21,7 @@ def require_complete(store: Store, allowed: bool, key: str) -> None:
     several = f": {of} {number_ranges(missing)} of {parts} missing" if parts > 1 else ""
     lacks = f"{store.path}: not complete{several}"
     if allowed:
-        told = f"[yellow]note:[/] {escape(lacks)}; going on with its {store.rows:,} rows"
-        console.print(told, soft_wrap=True)
+        note(f"{lacks}; going on with its {store.rows:,} rows")
         return
     which = f" --task {missing[0]} --of {parts}" if parts > 1 else ""
     array = f" (or `sbatch --array={number_ranges(missing)}`)" if parts > 1 else ""

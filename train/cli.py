@@ -15,9 +15,9 @@ from pipeline.command import (
     JsonOption,
     SetOption,
     StoreOption,
-    console,
     make_app,
     next_command,
+    note,
     progress_bar,
     read_config,
 )
@@ -176,18 +176,16 @@ def _open_store(path: Path, section: TrainConfig, ranks: Ranks) -> StoreRows:
         require_complete(store, section.incomplete_store, "train.incomplete_store")
     source = StoreRows(store, section, ranks)
     if section.batch_rows > source.rows_per_epoch and ranks.main:
-        console.print(
-            f"[yellow]note:[/] a batch of {section.batch_rows:,} rows is more than the "
-            f"{source.rows_per_epoch:,} that there are to train on; lower train.batch_rows",
-            soft_wrap=True,
+        note(
+            f"a batch of {section.batch_rows:,} rows is more than the "
+            f"{source.rows_per_epoch:,} that there are to train on; lower train.batch_rows"
         )
     needed, memory = source.memory_bytes, memory_bytes()
     if needed > memory and ranks.main:
-        console.print(
-            f"[yellow]note:[/] the loader shuffles over {needed / 1e9:,.1f} GB at a time and this "
+        note(
+            f"the loader shuffles over {needed / 1e9:,.1f} GB at a time and this "
             f"machine has {memory / 1e9:,.1f} GB: it would read the disk at random; "
-            "lower train.window_chunks",
-            soft_wrap=True,
+            "lower train.window_chunks"
         )
     return source
 

@@ -10,9 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-
-from pipeline.command import console, next_command
+from pipeline.command import console, next_command, note
 from pipeline.config import Config
 from pipeline.errors import ConfigError
 from train.config import TrainConfig
@@ -128,10 +126,7 @@ def already_finished(
         said = read_description(entry.folder).get("live")
         if not isinstance(said, dict) or any(said.get(k) != v for k, v in origin.items()):
             return None
-    console.print(
-        f"[yellow]note:[/] {escape(str(folder))} is complete; delete it to train anew",
-        soft_wrap=True,
-    )
+    note(f"{folder} is complete; delete it to train anew")
     return found
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pipeline.command import console
+from pipeline.command import note
 from pipeline.errors import ConfigError
 from train.config import WandbConfig
 
@@ -85,8 +85,8 @@ def _start_wandb(config: WandbConfig, folder: Path, run_name: str) -> Any:
     try:
         import wandb
     except ImportError:
-        console.print(
-            "[yellow]note:[/] wandb is not installed; metrics go to metrics.jsonl only "
+        note(
+            "wandb is not installed; metrics go to metrics.jsonl only "
             "(pip install 'crossdiff[wandb]')"
         )
         return None

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
-from rich.markup import escape
 
 from analyze.causal.agreement import agreement, signature
 from analyze.causal.models import open_models, refuse_other_weights
@@ -21,7 +20,7 @@ from analyze.statistics.firing import Firing
 from analyze.statistics.kept_rows import KeptRows
 from analyze.statistics.moments import Moments
 from harvest.models.hooked import HookedModel
-from pipeline.command import console
+from pipeline.command import note
 from pipeline.specs import ModelSpec
 
 TABLE = "agreement"
@@ -80,7 +79,7 @@ class Agreements:
         passages = scenes.passages(subject.store)
         refuse_other_weights(subject.store, models, passages)
         for reason, count in scenes.left_out.items():
-            console.print(f"[yellow]note:[/] left out {count} {escape(reason)}")
+            note(f"left out {count} {reason}")
         classes = next_text({name: models[name].tokenizer for name in pair})
         lines, saved = [], time.monotonic()
         with bar_when_needed("features", "steer both models", len(features)) as update:

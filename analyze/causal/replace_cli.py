@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from analyze.command import DictionaryOption, Opened, OutOption, open_all, read_settings, rows_table
-from pipeline.command import ConfigOption, JsonOption, SetOption, StoreOption, console, progress_bar
+from pipeline.command import ConfigOption, JsonOption, SetOption, StoreOption, note, progress_bar
 from pipeline.errors import ConfigError, DictionaryError, StoreError
 
 if TYPE_CHECKING:
@@ -226,5 +225,5 @@ def _say(
     title = f"{what}, {table['positions'][0]:,} positions"
     Console().print(rows_table(table.drop("positions").to_dicts(), title))
     for reason, count in left_out.items():
-        console.print(f"[yellow]note:[/] left out {count} {escape(reason)}")
+        note(f"left out {count} {reason}")
     print(f"written: {', '.join(str(file) for file in files)}")

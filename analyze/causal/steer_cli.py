@@ -19,7 +19,7 @@ from analyze.command import (
     read_settings,
     rows_table,
 )
-from pipeline.command import ConfigOption, JsonOption, SetOption, StoreOption, console, progress_bar
+from pipeline.command import ConfigOption, JsonOption, SetOption, StoreOption, note, progress_bar
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def _say(plan: Plan, found: Steered, files: list[Path], as_json: bool) -> None:
         out.print(rows_table(brief(summary).to_dicts(), title))
         _say_tokens(out, found.tokens, summary["alpha"][0])
     for reason, count in found.left_out.items():
-        console.print(f"[yellow]note:[/] left out {count} {escape(reason)}")
+        note(f"left out {count} {reason}")
     print(f"written: {', '.join(str(file) for file in files)}")
 
 

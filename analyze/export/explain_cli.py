@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from analyze.command import (
     DictionaryOption,
@@ -25,7 +24,7 @@ from pipeline.command import (
     JsonOption,
     SetOption,
     StoreOption,
-    console,
+    note,
     progress_bar,
 )
 from pipeline.errors import ConfigError
@@ -131,10 +130,9 @@ def explain(
         _say_estimate(estimate(jobs, max_tokens).__dict__, asked.shown, as_json)
         return
     if asked.unprotected:
-        console.print(
-            f"[yellow]note:[/] the key in {escape(key_variable)} goes unencrypted to "
-            f"{escape(asked.shown)}; an https address protects it",
-            soft_wrap=True,
+        note(
+            f"the key in {key_variable} goes unencrypted to "
+            f"{asked.shown}; an https address protects it"
         )
     found, files = _ask(opened, jobs, asked, known, parallel)
     _say_explained(found, len(known), files, as_json)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.markup import escape
 
 from analyze.command import DictionaryOption, Opened, open_all, orderly, read_settings
 from pipeline.command import (
@@ -15,7 +14,7 @@ from pipeline.command import (
     JsonOption,
     SetOption,
     StoreOption,
-    console,
+    note,
     progress_bar,
 )
 from pipeline.errors import ConfigError, ModelError
@@ -231,7 +230,7 @@ def _reader(model: str, tokenizer: Any, reason: str) -> TextReader | None:
             return TextReader(tokenizer, model)
         except ModelError as error:
             reason = str(error)
-    _note(f"tokens of model {model} that have no row are missing ({reason})")
+    note(f"tokens of model {model} that have no row are missing ({reason})")
     return None
 
 
@@ -239,16 +238,12 @@ def _end_of_text(model: str, tokenizer: Any, reason: str) -> int:
     """The id of the model's end-of-text token; -1, and a word of it, if it is not known."""
     found = None if tokenizer is None else tokenizer.eos_token_id
     if found is None:
-        _note(
+        note(
             f"nothing between documents, for the end-of-text token of model {model} is not known "
             f"({reason or 'its tokenizer has none'}); --separator ID names one"
         )
         return -1
     return int(found)
-
-
-def _note(text: str) -> None:
-    console.print(f"[yellow]note:[/] {escape(text)}", soft_wrap=True)
 
 
 export.__doc__ = "\n\n".join([export.__doc__ or "", *EXPORT])

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from analyze.command import (
     DictionaryOption,
@@ -26,8 +25,8 @@ from pipeline.command import (
     JsonOption,
     SetOption,
     StoreOption,
-    console,
     next_command,
+    note,
     progress_bar,
 )
 from pipeline.config import Config
@@ -140,8 +139,8 @@ def write_features(
             lambda contexts: bar.update(task, advance=contexts),
         )
     notes = list(lenses.notes) if lenses else []
-    for note in notes:
-        console.print(f"[yellow]note:[/] {escape(note)}")
+    for text in notes:
+        note(text)
     return Written(found, notes, _write(opened, sums, found))
 
 

@@ -29,6 +29,7 @@ from pipeline.command import (
     SetOption,
     StoreOption,
     next_command,
+    note,
 )
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def _say(opened: Opened, found: Verdict, files: list[Path], as_json: bool) -> No
     nulls = ", ".join(f"{name} ({lines} values)" for name, lines in counted.items())
     out.print(f"{MEANING} Nulls: {nulls}; no p-value can be below {said['smallest_p']:.2g}.")
     if said["caution"]:
-        out.print(f"[yellow]note:[/] {said['caution']}")
+        note(said["caution"])
     shown = ["feature", "claimed_for", "fires", "readout_ratio", "p", "q"]
     if said["steering"]:
         shown.append("steering_agreement")

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from harvest.live.shuffle import RowMemory, ShuffleBuffer
-from pipeline.command import console
+from pipeline.command import note
 from pipeline.errors import CorpusError, DictionaryError
 from store.block import Block, document_hash, encode_text
 from store.schema import Hookpoint
@@ -160,10 +160,9 @@ class Refill:
         with self._changed:
             self._shuffling(self.buffer.make_do)
         if self._epoch == self._first_epoch + 1:
-            console.print(
-                f"[yellow]note:[/] read the corpus to its end, {self._numbered:,} rows of training "
-                "documents; reading it again",
-                soft_wrap=True,
+            note(
+                f"read the corpus to its end, {self._numbered:,} rows of training "
+                "documents; reading it again"
             )
 
     def _raise_if_stopped(self) -> None:

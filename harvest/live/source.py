@@ -22,7 +22,7 @@ from harvest.background import ahead
 from harvest.live.pace import Pace, measure_pace
 from harvest.live.refill import ReadBlocks, Refill, ResumePoint
 from harvest.live.shuffle import ShuffleBuffer, row_bytes
-from pipeline.command import console
+from pipeline.command import note
 from pipeline.errors import ConfigError
 from store.buffers import BufferPool
 from store.device import DeviceCopy
@@ -160,12 +160,11 @@ class LiveRows:
         assert self._begun is None
         self.batches_taken = int(state["batches_taken"])
         self._resume_point = ResumePoint.from_json(state)
-        console.print(
-            "[yellow]note:[/] a live run cannot go on in mid-buffer: it reads on behind document "
+        note(
+            "a live run cannot go on in mid-buffer: it reads on behind document "
             f"{self._resume_point.position.documents:,} of the corpus; the "
             f"{self._resume_point.waiting:,} rows that waited in the buffer are lost, and held-out "
-            "rows are gathered anew",
-            soft_wrap=True,
+            "rows are gathered anew"
         )
 
     def __enter__(self) -> LiveRows:

@@ -49,6 +49,7 @@ def test_absent_wandb_is_said_in_one_line_and_is_no_error(store, tmp_path, monke
     train(store, tiny(steps=5, threshold_start=1, wandb=OFFLINE), tmp_path)
     note = " ".join(capsys.readouterr().err.split())
     assert note.count("wandb is not installed; metrics go to metrics.jsonl only") == 1
+    assert "(pip install 'crossdiff[wandb]')" in note  # the brackets are no markup
     assert (tmp_path / "metrics.jsonl").stat().st_size > 0
 
 

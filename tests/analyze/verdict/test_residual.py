@@ -63,7 +63,7 @@ def test_its_rate_is_said_not_to_be_calibrated(judged, capsys):
     opened, verdict = judged
     assert "not calibrated" in summary(opened, verdict)["caution"]
     _say(opened, verdict, [], as_json=False)
-    assert "note: the false-discovery rate of a dictionary of residuals" in capsys.readouterr().out
+    assert "note: the false-discovery rate of a dictionary of residuals" in capsys.readouterr().err
     report = analyze(opened.subject, CONFIG)
     said = overview(report, verdict.table, None, 0.2)
     assert "not calibrated" in said.caution
