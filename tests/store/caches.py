@@ -6,6 +6,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from store.config import StoreConfig
+from store.import_plan import plan_import
+from store.importer import check_target, import_caches
+from store.reader import Store
+
 ROWS = 40
 TOKENS = torch.arange(ROWS) * 7 % 400
 RANGES = torch.tensor([0, 9, 9, 10, 31, ROWS])
@@ -66,3 +71,11 @@ def write_pair(root: Path) -> list[Path]:
         )
         for seed, (model, width, shards) in enumerate((("base", 6, (7, 20)), ("chat", 10, ())))
     ]
+
+
+def run_import(folders, path, chunk_rows=16, document_rows=8, **options) -> Store:
+    """The store that they are imported into."""
+    plan = plan_import(folders, StoreConfig(chunk_rows=chunk_rows), document_rows, **options)
+    check_target(plan, path)
+    import_caches(plan, path)
+    return Store(path)

@@ -14,6 +14,8 @@ from store.reader import Store
 from store.schema import Hookpoint, StoreSchema
 from store.writer import PartWriter
 
+from .caches import write_pair
+
 TEXTS = [
     "",
     "plain words",
@@ -141,3 +143,9 @@ def flip():
         return file
 
     return change
+
+
+@pytest.fixture
+def caches(tmp_path):
+    """Caches of two models that read the same tokens."""
+    return write_pair(tmp_path)
