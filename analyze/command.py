@@ -158,7 +158,9 @@ def rows_table(rows: list[dict[str, Any]], title: str) -> Table:
 
 
 def word(value: Any) -> str:
-    """A value for reading."""
+    """A value for reading; two digits of a small one, that no p-value looks like 0 or its bound."""
     if value is None:
         return "–"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.2g}" if 0 < abs(value) < 0.01 else f"{value:.3f}"

@@ -8,14 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from analyze.command import DictionaryOption, Opened, open_all, orderly, read_settings
+from analyze.command import (
+    DictionaryOption,
+    Opened,
+    bar_when_needed,
+    open_all,
+    orderly,
+    read_settings,
+)
 from pipeline.command import (
     ConfigOption,
     JsonOption,
     SetOption,
     StoreOption,
     note,
-    progress_bar,
 )
 from pipeline.errors import ConfigError, ModelError
 
@@ -161,14 +167,13 @@ def _spec(
 def _delphi(opened: Opened, spec: DelphiSpec, target: Path, as_json: bool) -> None:
     from analyze.export.delphi import MIN_EXAMPLES, export_delphi
 
-    with progress_bar("rows") as bar:
-        task = bar.add_task("encode", total=opened.subject.store.rows, note="")
+    with bar_when_needed("rows", "encode", opened.subject.store.rows) as update:
         done = export_delphi(
             opened.subject,
             spec,
             target,
             opened.section.batch_rows,
-            lambda rows: bar.update(task, advance=rows),
+            lambda rows: update(advance=rows),
         )
     files = [str(file) for file in done.files]
     if as_json:

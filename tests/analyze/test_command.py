@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from analyze import command
-from analyze.command import bar_when_needed
+from analyze.command import bar_when_needed, word
 
 
 @pytest.fixture
@@ -36,3 +36,14 @@ def test_what_must_be_waited_for_shows_one_to_its_end(screen):
             update(advance=advance)
     assert "sweep [new]" in screen.getvalue()
     assert "100%" in screen.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        *((0.00146, "0.0015"), (-3e-7, "-3e-07"), (0.0, "0.000"), (0.01, "0.010")),
+        *((0.0996, "0.100"), (12.34567, "12.346"), (3, "3"), (None, "–"), ("b", "b")),
+    ],
+)
+def test_small_values_keep_two_digits(value, said):
+    assert word(value) == said
