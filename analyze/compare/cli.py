@@ -18,7 +18,14 @@ from analyze.command import (
     rows_table,
     word,
 )
-from pipeline.command import ConfigOption, JsonOption, SetOption, StoreOption, progress_bar
+from pipeline.command import (
+    ConfigOption,
+    JsonOption,
+    SetOption,
+    StoreOption,
+    next_command,
+    progress_bar,
+)
 
 if TYPE_CHECKING:
     from analyze.compare.table import Comparison
@@ -81,7 +88,19 @@ def compare(
         partial(compare_png, comparison, table),
         compare_figure(comparison, table),
     )
-    _say(comparison, files, as_json)
+    judging = [
+        next_command(
+            "analyze exclusivity",
+            config,
+            set_,
+            store=store,
+            dictionary=one.folder,
+            out=_tables_of(settings, one.folder),
+        )
+        for one, side in ((opened.subject, comparison.first), (facing, comparison.other))
+        if not side.has_verdicts
+    ]
+    _say(comparison, files, judging, as_json)
 
 
 compare.__doc__ = "\n\n".join([compare.__doc__ or "", *PARAGRAPHS])
@@ -147,7 +166,8 @@ def _names(first: Path, other: Path) -> tuple[str, str]:
     return names if names[0] != names[1] else (str(first), str(other))
 
 
-def _say(comparison: Comparison, files: list[Path], as_json: bool) -> None:
+def _say(comparison: Comparison, files: list[Path], judging: list[str], as_json: bool) -> None:
+    """judging: commands that give verdicts to those of the two that have none."""
     from analyze.compare.table import replication
 
     table = replication(comparison)
@@ -172,8 +192,7 @@ def _say(comparison: Comparison, files: list[Path], as_json: bool) -> None:
     out.print(f"counterparts: {edges}; called by {called_by}")
     without = [s.name for s in (comparison.first, comparison.other) if not s.has_verdicts]
     if len(without) == 1:
-        name = escape(without[0])
-        out.print(f"{name} has no verdicts yet: analyze exclusivity --dictionary makes them")
+        print(f"{without[0]} has no verdicts yet: {judging[0]}")
     mmcs = " and ".join(word(value) for value in comparison.mmcs)
     out.print(f"mean max cosine: {mmcs} (the reverse)")
     print(f"written: {', '.join(str(file) for file in files)}")

@@ -1,6 +1,7 @@
 """`analyze compare` on a store whose features are known, and on copies of its dictionary."""
 
 import json
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -99,7 +100,10 @@ def test_verdicts_call_features_where_both_dictionaries_have_them(
     subjects = [open_subject(known_store, folder) for folder in (dfc_folder, permuted)]
     Tables(folders[0], subjects[0].fingerprint).write("exclusivity", first)
     assert json.loads(run(permuted, "--json").stdout)["called_by"] == "tags"
-    assert "seed-1 has no verdicts yet" in run(permuted).stdout
+    printed = run(permuted).stdout
+    assert "seed-1 has no verdicts yet: analyze exclusivity" in printed
+    there = folders[1].relative_to(Path.cwd())  # not over the tables of the first
+    assert f"--dictionary {permuted} --out {there}" in printed
     other = pl.DataFrame({"feature": [1, 6], **said})
     Tables(folders[1], subjects[1].fingerprint).write("exclusivity", other)
     value = json.loads(run(permuted, "--json").stdout)
